@@ -1,0 +1,59 @@
+# `make help` lists what can be done here. Targets are verbs; each one prints what to do next when it cannot go on.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup run clean-run test lint format bench lock clean setup-ops setup-stack test-roles lint-ops
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8080
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with every command in .venv/bin
+
+$(STAMP): requirements.lock $(wildcard apps/*/pyproject.toml) tools/setup
+	@PYTHON="$(PYTHON)" tools/setup
+
+lock: ## resolve the dependencies anew into requirements.lock (hashed, no index addresses)
+	@PYTHON="$(PYTHON)" tools/lock
+
+run: setup ## start the whole stack here: http://127.0.0.1:PORT (PORT, RUN_DIR, COUNT, CORPUS)
+	@exec $(BIN)/devstack
+
+clean-run: setup ## forget the data of `make run`
+	@$(BIN)/devstack --forget
+
+test: setup ## run all tests (real PostgreSQL, real HTTP); PYTEST_ARGS adds options
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: setup ## check style, types, shell scripts and YAML
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/shellcheck .ci/run tools/*
+
+format: setup ## rewrite the Python files in the house style
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: setup ## measure latency and throughput; prints figures, never fails on them
+	@$(BIN)/python -m tests.load.bench
+
+setup-ops: $(VENV)/.installed-ops ## add ansible, molecule and testinfra to .venv
+
+$(VENV)/.installed-ops: requirements-ops.lock tools/setup-ops | setup
+	@tools/setup-ops
+
+test-roles: setup-ops ## test roles on systemd containers (ROLE=name or name/scenario; all without)
+	@tools/setup-stack
+	@tools/test-roles $(ROLE)
+
+lint-ops: setup-ops ## check playbooks, roles and inventories
+	@tools/lint-ops
+
+picture: setup ## draw the README's picture from a real run
+	@tools/picture
