@@ -1,0 +1,3 @@
+"""Simulated probes of every generation: samples, replay and load."""
+
+__version__ = "0.1.0"
