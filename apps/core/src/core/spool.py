@@ -139,12 +139,14 @@ class Spool:
         return itertools.islice(old, limit)
 
     def mark_scored(self, uids: Sequence[str]) -> None:
-        """Move measurements from incoming to scored, durably; those that are not incoming are left alone."""
+        """Move measurements from incoming to scored; those that are not incoming are left alone.
+
+        Not synchronised to disk: a rename is atomic, so after a power cut a file is in one of the two states, and
+        scoring it once more changes nothing.
+        """
         for directory, names in _by_directory(uids).items():
             source, target = self.root / INCOMING / directory, self.root / SCORED / directory
-            self._in_directory(target, functools.partial(_move, names, source, target))
-            with contextlib.suppress(FileNotFoundError):
-                self._sync.directory(source)
+            self._in_directory(target, functools.partial(_move, names, source, target), sync=False)
 
     def quarantine(self, uid: str, reason: str) -> None:
         """Set a measurement aside with the reason in a text file beside it; `release` brings it back."""
@@ -228,8 +230,8 @@ class Spool:
             with contextlib.suppress(FileNotFoundError):
                 self._sync.directory(source.parent)
 
-    def _in_directory(self, directory: Path, act: Callable[[], object]) -> None:
-        """Do something in a directory and bring its entries to disk.
+    def _in_directory(self, directory: Path, act: Callable[[], object], *, sync: bool = True) -> None:
+        """Do something in a directory and, with `sync`, bring its entries to disk.
 
         Another process may remove the directory while it is empty. Before `act` is done it is made again; afterwards
         its files have moved on, and it is the directories of the other states that have to be on disk.
@@ -242,6 +244,8 @@ class Spool:
             except FileNotFoundError:
                 if attempt >= 5:
                     raise
+        if not sync:
+            return
         try:
             self._sync.directory(directory)
         except FileNotFoundError:

@@ -1,0 +1,9 @@
+"""riseupvpn: not scored since 2023-10-17, when its results proved unreliable (the wire contract, 5.10)."""
+
+from fastpath.matcher import Matcher
+from fastpath.shape import JsonObject, Measurement
+
+
+def score(_measurement: Measurement, _matcher: Matcher) -> JsonObject:
+    """Return no scores at all: neither anomaly nor failure."""
+    return {}
