@@ -68,13 +68,13 @@ def wiring(tmp_path) -> Wiring:
 
 
 def test_the_stack_never_leaves_its_directory(wiring, tmp_path):
-    outer = {"OONI_API_DSN": "postgresql://db.example.org/ooni", "OONI_DSN": "postgresql:///here"}
+    outer = {"OONI_API_DB_URI": "postgresql://db.example.org/ooni", "OONI_DSN": "postgresql:///here"}
     environ = wiring.environ(outer)
     assert {environ[f"OONI_{name}"] for name in ("DSN", "API_DSN", "FASTPATH_DB_URI", "UPLOADER_DB_URI")} == {
         "postgresql:///here"
     }
-    assert wiring.overruled(outer) == ["OONI_API_DSN"]
-    assert environ["OONI_UPLOADER_STORE_URL"] == environ["OONI_API_OBJECT_STORE"] == (tmp_path / "objects").as_uri()
+    assert wiring.overruled(outer) == ["OONI_API_DB_URI"]
+    assert environ["OONI_UPLOADER_STORE_URL"] == environ["OONI_API_STORE_URL"] == (tmp_path / "objects").as_uri()
 
 
 def test_other_settings_pass_through_and_the_service_manager_does_not(wiring):

@@ -1,0 +1,6 @@
+"""HTTP API: probe services, measurements, private entry points."""
+
+__version__ = "0.1.0"
+
+APP = "api"
+"""Name in settings, logs and the database."""

@@ -1,0 +1,60 @@
+"""The Flask application factory."""
+
+import time
+
+from flask import Flask, Response, g, request
+
+from api import errors, health, measurements, reports, responses, submit
+from api.config import ApiSettings, exported_path, load
+from api.metrics import REQUEST_SECONDS, REQUESTS
+from api.request_body import discard_rest
+from api.services import EXTENSION, build
+
+BLUEPRINTS = (health.blueprint, reports.blueprint, submit.blueprint, measurements.blueprint)
+
+
+def create_app(settings: ApiSettings | None = None, *, slot: int = 0) -> Flask:
+    """Build the application of one worker process.
+
+    Args:
+        settings: what to run with; None loads the configuration file and the environment.
+        slot: number of the worker among those of the host, see `clock`.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.json = responses.ContractJson(app)
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # a redirect would turn a probe's POST into a GET
+    settings = settings or load(exported_path())
+    app.extensions[EXTENSION] = build(settings, slot)
+    errors.register(app)
+    responses.register(app)
+    _measure(app)
+    _discard_unread_bodies(app, settings.max_received_bytes)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _discard_unread_bodies(app: Flask, limit: int) -> None:
+    @app.after_request
+    def discard(response: Response) -> Response:
+        if request.method in {"POST", "PUT", "PATCH"}:
+            discard_rest(request.environ, limit)
+        return response
+
+
+def _measure(app: Flask) -> None:
+    @app.before_request
+    def start_clock() -> None:
+        g.started = time.perf_counter()
+
+    @app.after_request
+    def observe(response: Response) -> Response:
+        endpoint = (request.endpoint or "unknown").rpartition(".")[2]
+        REQUESTS.labels(endpoint, f"{response.status_code // 100}xx").inc()
+        if "started" in g:
+            REQUEST_SECONDS.labels(endpoint).observe(time.perf_counter() - g.started)
+        return response

@@ -1,0 +1,140 @@
+"""Settings of the API: one frozen struct, filled from /etc/ooni/api.toml and the environment (OONI_API_<FIELD>)."""
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from api import APP
+from core.config import ConfigError, load_settings
+from core.db import DatabaseUnavailable, open_pool
+from core.log import LEVELS
+from core.objectstore import StoreError, open_store
+
+CONFIG_VARIABLE = "OONI_API_CONFIG"
+"""Environment variable with the path of the configuration file."""
+
+_COLLECTOR = re.compile(r"[0-9A-Za-z]{1,20}", re.ASCII)
+_ADDRESS = re.compile(r"(unix:/.+)|(.*:\d{1,5})", re.ASCII)
+
+_AT_LEAST_ONE = (
+    "workers",
+    "threads",
+    "graceful_timeout_s",
+    "database_connections",
+    "statement_timeout_ms",
+    "fastpath_queue",
+    "max_received_bytes",
+    "max_inflated_bytes",
+    "large_bodies_at_once",
+)
+
+
+class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the HTTP API."""
+
+    # Address that gunicorn listens on, `host:port` or `unix:/path`.
+    bind: str = "127.0.0.1:8000"
+    # Public base address, without a slash at the end; it starts the links in replies.
+    base_url: str = "http://127.0.0.1:8000"
+    # Number of worker processes; about one per core.
+    workers: int = 2
+    # Number of requests that one worker process handles at the same time.
+    threads: int = 16
+    # Number of seconds that requests in flight get to finish when the service stops.
+    graceful_timeout_s: int = 30
+    # Number of seconds after which the connection of one request is cut off, whatever it waits for.
+    request_timeout_s: float = 120.0
+    # Port of the Prometheus endpoint, served by the master process on metrics_host; 0 switches it off.
+    metrics_port: int = 9301
+    # Address of the Prometheus endpoint.
+    metrics_host: str = "127.0.0.1"
+    # Directory for the counters that worker processes share; empty makes a temporary one at each start.
+    metrics_dir: str = ""
+    # Connection string of the PostgreSQL database.
+    db_uri: str = "postgresql:///ooni"
+    # Greatest number of database connections of one worker process.
+    database_connections: int = 8
+    # Longest time that one query may run, in milliseconds.
+    statement_timeout_ms: int = 28_000
+    # Directory of the durable measurement spool, shared with the fastpath and the uploader.
+    spool_directory: str = "/var/lib/ooniapi/measurements"
+    # Free disk space, in bytes, below which measurements are refused with 503.
+    spool_min_free_bytes: int = 256 * 1024 * 1024
+    # Address of the object store: file:///directory or s3://bucket/prefix.
+    store_url: str = "file:///var/lib/ooniapi/objects"
+    # Address of an S3-compatible service; empty takes the provider's own.
+    store_endpoint: str = ""
+    # Region of the object store; empty takes the default.
+    store_region: str = ""
+    # Base address of the fastpath that is told about each new measurement.
+    fastpath_url: str = "http://127.0.0.1:8472"
+    # Whether the fastpath reads the same spool: then it is sent the uid alone, otherwise the body as well.
+    fastpath_shares_spool: bool = True
+    # Longest time to wait for the fastpath's answer, in seconds; no client waits for it.
+    fastpath_timeout_s: float = 5.0
+    # Number of hand-overs one worker keeps waiting; more are left to the fastpath's own sweep.
+    fastpath_queue: int = 2000
+    # Identifier of this collector, part of every report id; letters and digits.
+    collector_id: str = "1"
+    # Largest request body as received (compressed or not), in bytes.
+    max_received_bytes: int = 32 * 1024 * 1024
+    # Largest request body after decompression, in bytes.
+    max_inflated_bytes: int = 64 * 1024 * 1024
+    # Number of bodies above 4 MiB that one worker handles at the same time; others wait a little, then get 503.
+    large_bodies_at_once: int = 2
+    # Least severe log level written: DEBUG, INFO, WARNING, ERROR.
+    log_level: str = "INFO"
+
+
+def load(path: Path | None = None) -> ApiSettings:
+    """Load the settings and check what a type cannot express.
+
+    Raises:
+        ConfigError: naming the key and what it should look like.
+    """
+    settings = load_settings(ApiSettings, app=APP, path=path)
+    check(settings)
+    return settings
+
+
+def check(settings: ApiSettings) -> None:
+    """Raise ConfigError when a value is outside its range or is no address of the kind that is needed."""
+    for name in _AT_LEAST_ONE:
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"{name} is {getattr(settings, name)}; give a number of at least 1.")
+    for name in ("request_timeout_s", "fastpath_timeout_s"):
+        if not getattr(settings, name) > 0:
+            raise ConfigError(f"{name} is {getattr(settings, name)}; give a number of seconds above 0.")
+    if not 0 <= settings.metrics_port <= 65535:
+        raise ConfigError(f"metrics_port is {settings.metrics_port}; give a port up to 65535, or 0 for none.")
+    if not _COLLECTOR.fullmatch(settings.collector_id):
+        raise ConfigError("collector_id may hold 1 to 20 letters and digits only; for example 1.")
+    if settings.log_level.upper() not in LEVELS:
+        raise ConfigError(f"log_level must be one of {', '.join(LEVELS)}; for example INFO.")
+    _check_addresses(settings)
+
+
+def _check_addresses(settings: ApiSettings) -> None:
+    if not _ADDRESS.fullmatch(settings.bind):
+        raise ConfigError("bind is not an address; give host:port or unix:/path, for example 127.0.0.1:8000.")
+    for name in ("base_url", "fastpath_url"):
+        value = getattr(settings, name)
+        if not value.startswith(("http://", "https://")) or value.endswith("/"):
+            raise ConfigError(
+                f"{name} is {value!r}; give an http address without a slash at the end, such as http://127.0.0.1:8000."
+            )
+    try:  # neither of the two connects to anything yet
+        open_store(settings.store_url)
+        open_pool(settings.db_uri)
+    except StoreError as error:
+        raise ConfigError(f"store_url: {error}") from error
+    except DatabaseUnavailable as error:
+        raise ConfigError(f"db_uri: {error}") from error
+
+
+def exported_path() -> Path | None:
+    """Return the configuration file named by the environment, if any."""
+    text = os.environ.get(CONFIG_VARIABLE, "")
+    return Path(text) if text else None

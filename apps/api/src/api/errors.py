@@ -1,0 +1,78 @@
+"""Errors of the API as JSON, each with its intended status; every text ends up under the key `error`."""
+
+import structlog
+from flask import Flask, Response
+from psycopg import errors as pg_errors
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
+
+from api.metrics import DATABASE_FAILURES
+from api.responses import json_response
+from core.db import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
+
+
+class ApiError(Exception):
+    """A request that is refused: `status`, the text for `error`, and more keys of the JSON body."""
+
+    def __init__(
+        self,
+        status: int,
+        message: object,
+        *,
+        headers: dict[str, str] | None = None,
+        body: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(str(message))
+        self.status = status
+        self.headers = headers or {}
+        self.body: dict[str, object] = {"error": message, **(body or {})}
+
+
+def bad_request(message: str, **extra: object) -> ApiError:
+    """Return a 400 with `message` and further keys such as `hint`."""
+    return ApiError(400, message, body=extra)
+
+
+def register(app: Flask) -> None:
+    """Install the handlers that turn every failure into JSON."""
+
+    @app.errorhandler(ApiError)
+    def on_api_error(error: ApiError) -> Response:
+        response = json_response(error.body, status=error.status, cache="no-cache")
+        response.headers.extend(error.headers)
+        return response
+
+    @app.errorhandler(HTTPException)
+    def on_http_exception(error: HTTPException) -> Response | HTTPException:
+        if isinstance(error, RequestRedirect) or error.code is None or error.code < 400:
+            return error
+        response = json_response({"error": str(error)}, status=error.code, cache="no-cache")
+        for name, value in error.get_headers():
+            if name.lower() not in {"content-type", "content-length"}:
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(DatabaseUnavailable)
+    def on_no_database(error: DatabaseUnavailable) -> Response:
+        DATABASE_FAILURES.labels("unavailable").inc()
+        log.error("database unavailable", error=str(error))
+        body = {"error": "Database query error: the database cannot be reached. Try again in a minute."}
+        response = json_response(body, status=503, cache="no-cache")
+        response.headers["Retry-After"] = "60"
+        return response
+
+    @app.errorhandler(pg_errors.QueryCanceled)
+    def on_slow_query(_error: Exception) -> Response:
+        DATABASE_FAILURES.labels("timeout").inc()
+        log.warning("query took too long")
+        text = "Database query error: the query took too long. Narrow it with since, until, probe_cc or probe_asn."
+        return json_response({"error": text}, status=504, cache="no-cache")
+
+    @app.errorhandler(pg_errors.Error)
+    def on_query_error(error: pg_errors.Error) -> Response:
+        DATABASE_FAILURES.labels("query").inc()
+        # The server's message may quote parameters, which are none of the log's business.
+        log.error("query failed", sqlstate=error.sqlstate, error=type(error).__name__)
+        return json_response({"error": "Database query error"}, status=500, cache="no-cache")

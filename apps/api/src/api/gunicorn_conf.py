@@ -1,0 +1,87 @@
+"""Configuration of gunicorn, made from the settings; `ooni-api` passes it as `-c python:api.gunicorn_conf`."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from api import APP
+from api.clock import SLOTS
+from api.config import exported_path, load
+from api.worker import QuietLogger, Worker
+from core import log as core_log
+from core.metrics import MULTIPROC_VARIABLE, forget
+
+settings = load(exported_path())
+core_log.setup(APP, settings.log_level)
+
+wsgi_app = "api.app:create_app()"
+bind = settings.bind
+worker_class = Worker
+workers = settings.workers
+threads = settings.threads
+worker_connections = max(1000, 4 * settings.threads)
+graceful_timeout = settings.graceful_timeout_s
+# A worker that does not even notify for this long is stuck; requests in threads do not hold it up.
+timeout = 60
+keepalive = 75
+backlog = 1024
+limit_request_line = 8190
+limit_request_field_size = 8190
+loglevel = settings.log_level.lower()
+logger_class = QuietLogger
+accesslog = None
+control_socket_disable = True
+preload_app = False
+proc_name = "ooni-api"
+# Where the heartbeat files of the workers live: rather not on a disk that may stall.
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108 gunicorn makes its files there safely
+worker_tmp_dir = str(_IN_MEMORY) if _IN_MEMORY.is_dir() else None
+
+Worker.request_timeout_s = settings.request_timeout_s
+
+_children: list[subprocess.Popen[bytes]] = []
+_slots: dict[int, int] = {}  # age of a worker (unique in the master) -> slot
+
+
+def when_ready(server: Any) -> None:  # noqa: ARG001 gunicorn's signature
+    """Start the process that serves the metrics of all workers."""
+    if settings.metrics_port:
+        command = [sys.executable, "-m", "api.metrics_server", settings.metrics_host, str(settings.metrics_port)]
+        _children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603 our own interpreter and settings
+
+
+def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature
+    """Give the new worker the lowest slot that no live worker has."""
+    taken = set(_slots.values())
+    worker.slot = next((slot for slot in range(SLOTS) if slot not in taken), worker.age % SLOTS)
+    _slots[worker.age] = worker.slot
+
+
+def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature
+    """Name the slot to the application factory, which runs in this process next."""
+    worker.app.app_uri = f"api.app:create_app(slot={worker.slot})"
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature
+    """Free what a dead worker held: its slot and its gauges."""
+    _slots.pop(worker.age, None)
+    forget(worker.pid)
+
+
+def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature
+    """Finish the background work of a worker that ends."""
+    app = worker.app.callable
+    if app is not None:
+        app.extensions[APP].close()
+
+
+def on_exit(server: Any) -> None:  # noqa: ARG001 gunicorn's signature
+    """Stop serving metrics and remove their temporary directory."""
+    for child in _children:
+        child.terminate()
+    directory = os.environ.get(MULTIPROC_VARIABLE)
+    if directory and not settings.metrics_dir:
+        shutil.rmtree(directory, ignore_errors=True)

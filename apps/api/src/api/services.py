@@ -1,0 +1,117 @@
+"""The long-lived parts of one worker process, built once by the application factory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import structlog
+from flask import current_app
+
+from api import APP
+from api.clock import ReceiptClock
+from api.config import ApiSettings
+from api.handover import Handover
+from api.intake import Intake
+from api.metrics import BODY_SOURCE
+from api.queries import MeasurementQueries
+from api.read_slots import ReadSlots
+from api.request_body import BodyLimits
+from core.archive import ArchiveError
+from core.bodies import BodyReader
+from core.db import Pool, open_pool
+from core.objectstore import StoreError, open_store
+from core.spool import Spool
+
+EXTENSION = APP
+
+log = structlog.get_logger(__name__)
+
+
+class BodyUnreadable(Exception):
+    """The object store has the body but does not give it, or gives it damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes work with."""
+
+    settings: ApiSettings
+    pool: Pool
+    queries: MeasurementQueries
+    bodies: BodyReader
+    read_slots: ReadSlots
+    handover: Handover
+    intake: Intake
+
+    def body(self, uid: str) -> bytes | None:
+        """Return a measurement as sent, None when nobody has it.
+
+        Raises:
+            BodyUnreadable: it exists but cannot be had now.
+            DatabaseUnavailable: it is not in the spool, and the database that knows where else it is is away.
+        """
+        try:
+            body = self.bodies.read_local(uid)
+            if body is None:
+                with self.read_slots.one():
+                    body = self.bodies.read(uid)
+        except (StoreError, ArchiveError) as error:
+            BODY_SOURCE.labels("error").inc()
+            log.error("body unreadable", uid=uid, error=str(error))
+            raise BodyUnreadable from error
+        if body is None or not body.decoded:
+            BODY_SOURCE.labels("none").inc()
+            return None
+        BODY_SOURCE.labels(body.source).inc()
+        return body.document
+
+    def close(self) -> None:
+        """Finish the hand-overs that wait and close the connections."""
+        self.handover.stop()
+        self.pool.close()
+
+
+def build(settings: ApiSettings, slot: int = 0) -> Services:
+    """Build the parts of one worker; `slot` tells the workers of a host apart, see `clock`.
+
+    Nothing connects before its first use, so the API takes measurements while the database or the store is away.
+    """
+    spool = Spool(Path(settings.spool_directory), min_free_bytes=settings.spool_min_free_bytes)
+    pool = open_pool(
+        settings.db_uri,
+        max_size=settings.database_connections,
+        checkout_timeout_s=3.0,
+        statement_timeout_ms=settings.statement_timeout_ms,
+        application_name=APP,
+    )
+    store = open_store(
+        settings.store_url, endpoint=settings.store_endpoint, region=settings.store_region
+    )
+    bodies = BodyReader(spool, store, pool)
+
+    def submission_of(uid: str) -> bytes | None:
+        record = spool.read(uid)
+        return None if record is None else record.body
+
+    handover = Handover(
+        settings.fastpath_url,
+        timeout_s=settings.fastpath_timeout_s,
+        size=settings.fastpath_queue,
+        body_of=None if settings.fastpath_shares_spool else submission_of,
+    )
+    read_slots = ReadSlots(settings.threads)
+    limits = BodyLimits(settings.max_received_bytes, settings.max_inflated_bytes, settings.large_bodies_at_once)
+    return Services(
+        settings=settings,
+        pool=pool,
+        queries=MeasurementQueries(pool, read_slots),
+        bodies=bodies,
+        read_slots=read_slots,
+        handover=handover,
+        intake=Intake(spool, handover, limits, ReceiptClock(slot)),
+    )
+
+
+def services() -> Services:
+    """Return the parts that belong to the current application."""
+    return cast("Services", current_app.extensions[EXTENSION])

@@ -1,0 +1,236 @@
+"""`submit_measurement`: one request per measurement, the server makes the report id (what current probes use).
+
+This server verifies no anonymous credentials: it answers 404 on the manifest, so that probes submit without a proof,
+and stores what comes with one as unverified.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from api import metrics
+from api.documents import decode_lenient
+from api.errors import ApiError
+from api.responses import NO_CACHE, json_response
+from api.services import services
+from core.envelope import encode_json
+from core.ids import new_report_id
+
+ROUTE = "submit_measurement"
+PROTOCOL_VERSION = "1.0.0"
+"""Answered when the probe names none; no protocol of credentials is spoken here."""
+
+_CREDENTIAL_FIELDS = ("nym", "zkp_request", "manifest_version", "protocol_version")
+_ASN = re.compile(r"AS[0-9]{1,10}", re.ASCII)
+_CC = re.compile(r"[A-Z0-9]{2}", re.ASCII)
+_TEST_NAME = re.compile(r"[a-z0-9_]+", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BLANK = b" \t\n\r"
+
+blueprint = Blueprint("submit", __name__)
+
+
+class _Submission(msgspec.Struct):
+    format: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"")
+    nym: Any = None
+    zkp_request: Any = None
+    manifest_version: Any = None
+    protocol_version: Any = None
+
+
+class _Metadata(msgspec.Struct):
+    probe_cc: Any = None
+    probe_asn: Any = None
+    test_name: Any = None
+
+
+_submission_decoder = msgspec.json.Decoder(_Submission)
+_metadata_decoder = msgspec.json.Decoder(_Metadata)
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@blueprint.get("/api/v1/manifest")
+def manifest() -> Response:
+    """There is no manifest: probes take this to mean that credentials are not in use."""
+    raise refusal(404, "manifest_not_found", "This server does not use credentials. Submit without them.")
+
+
+@blueprint.post("/api/v1/sign_credential")
+def sign_credential() -> Response:
+    """No manifest, hence nothing to sign."""
+    raise refusal(404, "manifest_not_found", "This server does not use credentials. Submit without them.")
+
+
+@blueprint.post("/api/v1/submit_measurement")
+def submit_measurement() -> Response:
+    """Store one measurement durably under a report id of its own."""
+    _check_content_type()
+    parts = services()
+    with parts.intake.body(request, ROUTE) as body:
+        submission = _decode(body)
+        document = _content(submission)
+        metadata = _metadata(document)
+        metrics.MEASUREMENTS_RECEIVED.labels(ROUTE).inc()
+        cc, asn, test_name = check_metadata(metadata.probe_cc, metadata.probe_asn, metadata.test_name)
+        report_id = new_report_id(parts.intake.clock.next(), test_name, cc, asn, parts.settings.collector_id)
+        wrapper = wrap(with_report_id(document, report_id), submission.manifest_version, submission.protocol_version)
+        uid = parts.intake.store(wrapper, cc=cc, test_name=test_name, report_id=report_id, route=ROUTE)
+    protocol = submission.protocol_version
+    reply = {
+        "measurement_uid": uid,
+        "verification_status": "unverified",
+        "submit_response": None,
+        "protocol_version": protocol if isinstance(protocol, str) else PROTOCOL_VERSION,
+        "error": "manifest_not_found" if _has_credentials(submission) else None,
+        "report_id": report_id,
+    }
+    return json_response(reply, cache=NO_CACHE)
+
+
+def refusal(status: int, code: str, message: str | None = None) -> ApiError:
+    """Return an error in both shapes clients know: `detail.error` (typed) and `error` (plain)."""
+    detail = {"error": code} if message is None else {"error": code, "message": message}
+    return ApiError(status, code if message is None else f"{code}: {message}", body={"detail": detail})
+
+
+def check_metadata(probe_cc: object, probe_asn: object, name: object) -> tuple[str, int, str]:
+    """Return country code, network number and test name of a measurement, each as found in its content.
+
+    Raises:
+        ApiError: 400 `bad_metadata` with every reason, or `asn_0`, `asn_invalid`, `cc_zz`.
+    """
+    cc, asn, test_name = _text(probe_cc), _text(probe_asn), _text(name)
+    reasons = []
+    if not _CC.fullmatch(cc):
+        reasons.append("bad_cc")
+    squeezed = len(test_name.replace("_", ""))
+    if not 2 <= len(test_name) <= 30 or not 2 <= squeezed <= 29:
+        reasons.append("tn_len")
+    if not _TEST_NAME.fullmatch(test_name):
+        reasons.append("tn_no_lower")
+    if not 3 <= len(asn) <= 12:
+        reasons.append("asn_len")
+    if not asn.startswith("AS"):
+        reasons.append("asn_no_as_prefix")
+    if asn.startswith("AS0") and asn != "AS0":
+        reasons.append("asn_leading_zero")
+    if reasons:
+        raise refusal(400, "bad_metadata", f"Errors: {reasons}")
+    if asn == "AS0":
+        raise refusal(400, "asn_0")
+    if not _ASN.fullmatch(asn):
+        raise refusal(400, "asn_invalid")
+    if cc == "ZZ":
+        raise refusal(400, "cc_zz")
+    return cc, int(asn[2:]), test_name
+
+
+def with_report_id(document: bytes, report_id: str) -> bytes:
+    """Return the measurement with its `report_id` set.
+
+    Without one in it the text is inserted after the opening brace and every other byte stays. With one, each other
+    member keeps its bytes. Only text that just the tolerant decoder takes is serialised anew.
+    """
+    try:
+        members = _members_decoder.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = decode_lenient(document)
+        present = "report_id" in value
+        if present:
+            return encode_json({**value, "report_id": report_id})
+    else:
+        present = "report_id" in members
+        if present:
+            members["report_id"] = msgspec.Raw(msgspec.json.encode(report_id))
+            return msgspec.json.encode(members)
+    text = document.lstrip(_BLANK)
+    rest = text[1:].lstrip(_BLANK)
+    comma = b"" if rest.startswith(b"}") else b","
+    return b'{"report_id":' + msgspec.json.encode(report_id) + comma + rest
+
+
+def wrap(document: bytes, manifest_version: Any, protocol_version: Any) -> bytes:
+    """Return the stored envelope: exactly five keys, the content byte for byte; nym and proof are left out."""
+    rest = {
+        "format": "json",
+        "is_verified": "u",
+        "manifest_version": manifest_version,
+        "protocol_version": protocol_version,
+    }
+    return b'{"content":' + document + b"," + encode_json(rest)[1:]
+
+
+def _check_content_type() -> None:
+    declared = request.mimetype
+    if declared and declared != "application/json" and not declared.endswith("+json"):
+        metrics.MEASUREMENTS_DISCARDED.labels(ROUTE, "status_415").inc()
+        raise refusal(415, "unsupported_media_type", "Send the submission as application/json.")
+
+
+def _decode(body: bytes) -> _Submission:
+    try:
+        return _submission_decoder.decode(body)
+    except msgspec.ValidationError:
+        raise refusal(400, "not_an_object", "The body is not a JSON object.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    value = _tolerant(body)
+    if not isinstance(value, dict):
+        raise refusal(400, "not_an_object", "The body is not a JSON object.")
+    content = value.get("content")
+    raw = msgspec.Raw(b"") if content is None else msgspec.Raw(encode_json(content))
+    return _Submission(
+        format=value.get("format"), content=raw, **{name: value.get(name) for name in _CREDENTIAL_FIELDS}
+    )
+
+
+def _content(submission: _Submission) -> bytes:
+    """Return the measurement's JSON text, which may come as an object or as a string holding it."""
+    raw = bytes(submission.content).strip(_BLANK)
+    if submission.format is None or raw in (b"", b"null"):
+        raise refusal(400, "missing_field", "Both format and content are needed.")
+    if not isinstance(submission.format, str) or submission.format.lower() != "json":
+        raise refusal(400, "unknown_format", "The format must be json.")
+    if not raw.startswith(b'"'):
+        return raw
+    try:
+        text = msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        text = _tolerant(raw)
+    # A lone surrogate has no place in UTF-8; inside JSON text its escape means the same.
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode().strip(_BLANK)
+
+
+def _metadata(document: bytes) -> _Metadata:
+    """Return country, network and test name of the content, checking that it is JSON text of an object."""
+    try:
+        if not document.isascii():
+            document.decode("utf-8")
+        return _metadata_decoder.decode(document)
+    except msgspec.ValidationError:
+        fields = None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        fields = _tolerant(document)
+    if not isinstance(fields, dict):
+        raise refusal(400, "content_not_an_object", "The content is not JSON text of an object.")
+    return _Metadata(**{name: fields.get(name) for name in _Metadata.__struct_fields__})
+
+
+def _tolerant(raw: bytes) -> Any:
+    try:
+        return decode_lenient(raw)
+    except ApiError as error:
+        if error.status != 400:
+            raise
+        raise refusal(400, str(error)) from None
+
+
+def _has_credentials(submission: _Submission) -> bool:
+    return any(getattr(submission, name) is not None for name in _CREDENTIAL_FIELDS)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
