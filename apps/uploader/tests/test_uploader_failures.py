@@ -91,15 +91,34 @@ def test_a_database_without_the_tables(host) -> None:
     assert_recovers(host)
 
 
+def roll_back_after_a_timeout(blocker: psycopg.Connection, dsn: str) -> None:
+    """Free the table once a first statement has waited for it and given up; gives up itself after a minute."""
+    deadline = time.monotonic() + 60
+    waiters: set[int] = set()
+    with psycopg.connect(dsn, autocommit=True) as watcher:
+        while time.monotonic() < deadline:
+            waiting = {
+                pid
+                for (pid,) in watcher.execute(
+                    "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'jsonl'::regclass"
+                )
+            }
+            if waiters - waiting:
+                break
+            waiters |= waiting
+            time.sleep(0.01)
+    blocker.rollback()
+
+
 def test_a_commit_that_fails_is_repeated_within_the_run(host) -> None:
     """The table is locked for longer than a statement may take, then free again."""
     host.receive_many(3)
     with psycopg.connect(host.dsn) as blocker:
         blocker.execute("LOCK TABLE jsonl IN ACCESS EXCLUSIVE MODE")
-        timer = threading.Timer(1.5, blocker.rollback)
-        timer.start()
+        release = threading.Thread(target=roll_back_after_a_timeout, args=(blocker, host.dsn))
+        release.start()
         host.succeed(OONI_UPLOADER_STATEMENT_TIMEOUT_S="0.5", OONI_UPLOADER_ATTEMPTS="20")
-        timer.join()
+        release.join()
     assert host.metric("uploader_failures_total", step="commit") >= 1
     host.assert_readable()
     assert len(host.rows()) == 3
