@@ -2,16 +2,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run clean-run test lint format bench lock clean setup-ops setup-stack test-roles lint-ops
+# Every target is a verb, none a file but the stamps under .venv.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PORT ?= 8080
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with every command in .venv/bin
 
@@ -21,20 +21,20 @@ $(STAMP): requirements.lock $(wildcard apps/*/pyproject.toml) tools/setup
 lock: ## resolve the dependencies anew into requirements.lock (hashed, no index addresses)
 	@PYTHON="$(PYTHON)" tools/lock
 
-run: setup ## start the whole stack here: http://127.0.0.1:PORT (PORT, RUN_DIR, COUNT, CORPUS)
+run: setup ## start the whole stack here: http://127.0.0.1:PORT (PORT, RUN_DIR, COUNT, CORPUS, TRICKLE)
 	@exec $(BIN)/devstack
 
 clean-run: setup ## forget the data of `make run`
 	@$(BIN)/devstack --forget
 
 test: setup ## run all tests (real PostgreSQL, real HTTP); PYTEST_ARGS adds options
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest -m "not stack" $(PYTEST_ARGS)
 
 lint: setup ## check style, types, shell scripts and YAML
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/shellcheck .ci/run tools/*
+	@$(BIN)/shellcheck .ci/run play packaging/build $(filter-out %.md,$(wildcard tools/*))
 
 format: setup ## rewrite the Python files in the house style
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -57,3 +57,10 @@ lint-ops: setup-ops ## check playbooks, roles and inventories
 
 picture: setup ## draw the README's picture from a real run
 	@tools/picture
+
+packages: ## build Debian packages into dist/ (PR and BUILD give the version; PACKAGES=name builds only some)
+	@packaging/build
+
+test-packages: setup ## build packages; install, use, upgrade and purge them on a systemd container
+	@tools/setup-stack
+	@$(BIN)/pytest -m stack tests/packaging $(PYTEST_ARGS)

@@ -70,7 +70,7 @@ def wiring(tmp_path) -> Wiring:
 def test_the_stack_never_leaves_its_directory(wiring, tmp_path):
     outer = {"OONI_API_DB_URI": "postgresql://db.example.org/ooni", "OONI_DSN": "postgresql:///here"}
     environ = wiring.environ(outer)
-    assert {environ[f"OONI_{name}"] for name in ("DSN", "API_DSN", "FASTPATH_DB_URI", "UPLOADER_DB_URI")} == {
+    assert {environ[f"OONI_{name}"] for name in ("DSN", "API_DB_URI", "FASTPATH_DB_URI", "UPLOADER_DB_URI")} == {
         "postgresql:///here"
     }
     assert wiring.overruled(outer) == ["OONI_API_DB_URI"]
