@@ -28,7 +28,7 @@ clean-run: setup ## forget the data of `make run`
 	@$(BIN)/devstack --forget
 
 test: setup ## run all tests (real PostgreSQL, real HTTP); PYTEST_ARGS adds options
-	@$(BIN)/pytest -m "not stack" $(PYTEST_ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not stack" $(PYTEST_ARGS)
 
 lint: setup ## check style, types, shell scripts and YAML
 	@$(BIN)/ruff check .

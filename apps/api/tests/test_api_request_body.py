@@ -103,9 +103,9 @@ def test_an_endless_body_is_left_after_the_limit() -> None:
     [
         ("gzip", b"not gzip"),
         ("gzip", b""),
-        ("gzip", gzip.compress(b"{}")[:-3]),
-        ("gzip", gzip.compress(b"{}") + b"tail"),
-        ("gzip", gzip.compress(b"{}") * 2),
+        ("gzip", gzip.compress(b"{}", mtime=0)[:-3]),
+        ("gzip", gzip.compress(b"{}", mtime=0) + b"tail"),
+        ("gzip", gzip.compress(b"{}", mtime=0) * 2),
         ("gzip", zlib.compress(b"{}")),
         ("zstd", b"not zstd"),
         ("zstd", b""),
