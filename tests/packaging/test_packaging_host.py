@@ -399,5 +399,6 @@ def test_purging_leaves_a_local_object_store_and_nothing_else(host, before):
 
 def test_lintian_finds_nothing_that_is_not_explained(host):
     host.apt("install lintian")
-    said = host.run("cd / && runuser -u nobody -- lintian --fail-on error,warning /packages/old/*.deb", check=False)
+    host.run("cp -r /packages/old /tmp/lintian && chmod -R a+rX /tmp/lintian")  # it does not want to run as root
+    said = host.run("cd / && runuser -u nobody -- lintian --fail-on error,warning /tmp/lintian/*.deb", check=False)
     assert said == ""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from api import APP
+from api import APP, JOURNAL_IDENTIFIER
 from api.clock import SLOTS
 from api.config import exported_path, load
 from api.worker import QuietLogger, Worker
@@ -15,7 +15,7 @@ from core import log as core_log
 from core.metrics import MULTIPROC_VARIABLE, forget
 
 settings = load(exported_path())
-core_log.setup(APP, settings.log_level)
+core_log.setup(APP, settings.log_level, identifier=JOURNAL_IDENTIFIER)
 
 wsgi_app = "api.app:create_app()"
 bind = settings.bind

@@ -13,7 +13,7 @@ import time
 
 import structlog
 
-from api import APP
+from api import APP, JOURNAL_IDENTIFIER
 from core import log as core_log
 from core.metrics import MetricsUnavailable, serve
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 def main() -> None:
     """Serve until the parent process is gone."""
-    core_log.setup(APP)
+    core_log.setup(APP, identifier=JOURNAL_IDENTIFIER)
     host, port = sys.argv[1], int(sys.argv[2])
     parent = os.getppid()
     opened = False

@@ -84,9 +84,7 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         statement_timeout_ms=settings.statement_timeout_ms,
         application_name=APP,
     )
-    store = open_store(
-        settings.store_url, endpoint=settings.store_endpoint, region=settings.store_region
-    )
+    store = open_store(settings.store_url, endpoint=settings.store_endpoint, region=settings.store_region)
     bodies = BodyReader(spool, store, pool)
 
     def submission_of(uid: str) -> bytes | None:
