@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -19,6 +20,10 @@ from core import schema
 from devstack.postgres import PostgresCluster
 
 ROOT = Path(__file__).parent
+
+# Machines are noisy: how long an example takes is for benchmarks, not for tests.
+hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("house")
 TEMPLATE = "template_with_schema"
 
 _numbers = itertools.count(1)
