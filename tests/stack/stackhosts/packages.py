@@ -1,0 +1,91 @@
+"""Two versions of our Debian packages, built once per state of the tree."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from stackhosts import LOGS, ROOT
+
+CACHE = ROOT / "run" / "stack-packages"
+NAMES = ("ooni-api", "fastpath", "analysis")
+PR = "0"
+OLD_BUILD, NEW_BUILD = "1", "2"
+
+
+def build_new() -> list[Path]:
+    """Return the packages of this tree, built now unless they were before."""
+    directory = CACHE / _state_of_the_tree()
+    found = sorted(directory.glob("*.deb"))
+    if len(found) == len(NAMES):
+        return found
+    shutil.rmtree(CACHE, ignore_errors=True)  # packages of earlier states
+    work = CACHE / "building"
+    work.mkdir(parents=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with (LOGS / "packages.log").open("w") as log:
+        environ = os.environ | {"PR": PR, "BUILD": NEW_BUILD}
+        command = ["packaging/build", "--output", str(work)]
+        done = subprocess.run(command, cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT, check=False)
+    assert done.returncode == 0, f"packaging/build failed:\n{(LOGS / 'packages.log').read_text()[-3000:]}"
+    work.rename(directory)
+    return sorted(directory.glob("*.deb"))
+
+
+def old_release(new: list[Path]) -> list[Path]:
+    """Return the packages to upgrade from: those in PREVIOUS_PACKAGES, or these under a lower number.
+
+    The first release has no previous one; the same files under a lower number prove the upgrade itself, not that old
+    code gets along with new data.
+    """
+    given = os.environ.get("PREVIOUS_PACKAGES")
+    if given:
+        found = sorted(Path(given).resolve().glob("*.deb"))
+        assert len(found) == len(NAMES), f"PREVIOUS_PACKAGES={given} has to hold one package of each of {NAMES}"
+        return found
+    return [_renumbered(package) for package in new]
+
+
+def version(package: Path) -> str:
+    """Return the version of a package file."""
+    return _dpkg("--field", str(package), "Version").strip()
+
+
+def _renumbered(package: Path) -> Path:
+    target = package.parent / "old" / package.name.replace(f"-{NEW_BUILD}_", f"-{OLD_BUILD}_")
+    if target.exists():
+        return target
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=package.parent) as directory:
+        tree = Path(directory) / "tree"
+        _dpkg("--raw-extract", str(package), str(tree))
+        control = tree / "DEBIAN" / "control"
+        text = control.read_text()
+        number = version(package)
+        old = f"{number.removesuffix(f'-{NEW_BUILD}')}-{OLD_BUILD}"
+        control.write_text(text.replace(f"Version: {number}\n", f"Version: {old}\n"))
+        _dpkg("--root-owner-group", "-Zzstd", "-z1", "--build", str(tree), str(target))
+    return target
+
+
+def _dpkg(*arguments: str) -> str:
+    return subprocess.run(["dpkg-deb", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def _state_of_the_tree() -> str:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "apps", "packaging"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout
+    digest = hashlib.sha256()
+    for name in sorted(set(listing.decode().split("\0")) - {""}):
+        path = ROOT / name
+        if path.is_file() and "/tests/" not in name:
+            digest.update(
+                f"{name}\0{path.stat().st_mode & 0o111}\0".encode() + hashlib.sha256(path.read_bytes()).digest()
+            )
+    return digest.hexdigest()[:16]
