@@ -156,7 +156,7 @@ class TestDeployment:
     @pytest.mark.parametrize("name", FIRST)
     def test_a_stranger_reaches_only_what_is_meant_for_everybody(self, stage: Stage, name: str) -> None:
         host = stage.hosts[name]
-        listening = {entry.port for entry in read_listeners(host.run("ss -H -l -t -n -p"), host.address)}
+        listening = {entry.port for entry in read_listeners(host.run("ss -H -l -t -u -n -p"), host.address)}
         meant = set().union(*(OPEN_TO_EVERYBODY.get(group, set()) for group in stage.groups(name)))
         reached = {port for port in sorted(listening | {80, 443, 5432, 9100}) if reaches(host.address, port)}
         assert reached <= meant
@@ -318,7 +318,7 @@ class TestUpgrade:
                 found[file.name.split("_")[0]] = packages.version(file)
         publish(stage, packages_new)
         pin_versions(stage, new)
-        probes = Probes(stage, api, "--count 1200 --rate 5 --concurrency 4 --seed 99")
+        probes = Probes(stage, api, "--count 750 --rate 5 --concurrency 4 --seed 99")
         try:
             for playbook in ("deploy-api.yml", "deploy-fastpath.yml", "deploy-analysis.yml"):
                 stage.operator.play(f"{playbook} --diff -u root")

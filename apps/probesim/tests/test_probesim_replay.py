@@ -5,6 +5,7 @@ import base64
 import gzip
 import hashlib
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -326,3 +327,22 @@ def _uid_of(collector: Collector, body: bytes) -> str:
 
 def _plain(headers: dict[str, str], body: bytes) -> bytes:
     return zstandard.ZstdDecompressor().decompress(body) if headers.get("Content-Encoding") == "zstd" else body
+
+
+def test_only_the_named_certificate_is_believed(collector, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(["openssl", "req", "-x509", *new_key, *names, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    collector.socket = context.wrap_socket(collector.socket, server_side=True)
+    address = f"https://127.0.0.1:{collector.server_port}"
+
+    def submit(**settings) -> dict[str, Any]:
+        chosen = ReplaySettings(url=address, **settings)
+        documents = sample_conversations(generate(3, 1, NOW))
+        return asyncio.run(replay(documents, chosen, lambda result: None)).as_dict()
+
+    assert submit(ca_file=str(certificate))["accepted"] == 3
+    assert submit(patience_s=0.1)["failed"] == 3

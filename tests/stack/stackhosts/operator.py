@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import time
@@ -157,9 +156,8 @@ class Operator:
         return read_recap(output)
 
     def replay_command(self, url: str, ca: Path, options: str) -> list[str]:
-        """Return the command of simulated probes that believe a certificate authority and resolve our names."""
-        probesim = ROOT / ".venv" / "bin" / "probesim"
-        script = f"export SSL_CERT_FILE={shlex.quote(str(ca))}; {probesim} replay --url {url} --json {options}"
+        """Return the command of simulated probes that believe only these certificates, and resolve our names."""
+        script = f"exec {ROOT}/.venv/bin/probesim replay --url {url} --ca {ca} --json {options}"
         return ["unshare", "--mount", "sh", "-c", WITH_NAMES, "sh", "bash", "-c", script]
 
     def close_connections(self) -> None:

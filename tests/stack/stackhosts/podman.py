@@ -13,8 +13,9 @@ from pathlib import Path
 from stackhosts import DOMAIN, ROOT
 
 IMAGE = os.environ.get("MOLECULE_IMAGE", "localhost/local/debian12:systemd")
-# NET_RAW: Prometheus' prober pings. The others are explained in tests/images/README.md.
-CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "NET_RAW")
+# NET_RAW: Prometheus' prober pings. SYS_PTRACE: ss tells root who listens, as on a real host. Why the others:
+# tests/images/README.md.
+CAPABILITIES = ("SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE")
 FIRST_ADDRESS = 10
 
 

@@ -34,7 +34,8 @@ ALLOWED: dict[str, set[Listener]] = {
     "monitoring": _tcp(LOOPBACK, "prometheus", 9090)
     | _tcp(LOOPBACK, "prometheus-aler", 9093)
     | _tcp(LOOPBACK, "prometheus-blac", 9115),
-    "apt_archive": _tcp(ANY, "nginx", 80),
+    # 443: refuses the handshake of names that no virtual host has
+    "apt_archive": _tcp(ANY, "nginx", 80, 443),
     "balancer": _tcp(ANY, "nginx", 80, 443),
     "clickhouse": _tcp(LOOPBACK, "clickhouse-serv", 8123, 9000) | _tcp(PRIVATE, "clickhouse-serv", 8123, 9000),
     "test_helper": _tcp(ANY, "nginx", 80, 443),
@@ -53,7 +54,7 @@ _LINE = re.compile(r"^(tcp|udp)\s+\S+\s+\d+\s+\d+\s+(\S+):(\d+)\s+\S+\s*(?:users
 
 
 def read_listeners(shown: str, own_address: str) -> set[Listener]:
-    """Read the output of `ss -H -l -t -u -n -p`."""
+    """Read the output of `ss -H -l -t -u -n -p`: both protocols, so that each line names its own."""
     found = set()
     for line in filter(str.strip, shown.splitlines()):
         match = _LINE.match(line)

@@ -60,7 +60,7 @@ def _replay(options: argparse.Namespace) -> int:
 def _trickle(options: argparse.Namespace) -> int:
     """Submit one document after the other until told to stop; an API that is away for a while does not matter."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = ReplaySettings(url=options.url, concurrency=1, patience_s=options.interval)
+    settings = ReplaySettings(url=options.url, concurrency=1, patience_s=options.interval, ca_file=options.ca)
     for seed in itertools.count(time.time_ns()):
         batch = sample_conversations(generate(1, seed, datetime.now(UTC), complete=False))
         summary = asyncio.run(replay(batch, settings, _print_json if options.json else _print_line))
@@ -83,7 +83,11 @@ def _conversations(options: argparse.Namespace) -> tuple[Iterable[Conversation],
 
 def _settings(options: argparse.Namespace) -> ReplaySettings:
     return ReplaySettings(
-        url=options.url, concurrency=options.concurrency, rate=options.rate, patience_s=options.patience
+        url=options.url,
+        concurrency=options.concurrency,
+        rate=options.rate,
+        patience_s=options.patience,
+        ca_file=options.ca,
     )
 
 
@@ -145,6 +149,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (send, trickle):
         command.add_argument(
             "--url", default=DEFAULT_URL, type=lambda text: text.rstrip("/"), help="address of the API"
+        )
+        command.add_argument(
+            "--ca", default="", metavar="FILE", help="certificates to believe, instead of the usual ones"
         )
         command.add_argument("--json", action="store_true", help="print one JSON line per document, then a summary")
     return parser

@@ -16,3 +16,5 @@ class ReplaySettings(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     # Seconds for which one submission is repeated while the API is unreachable or asks to try later.
     patience_s: float = 60.0
+    # PEM file with the certificates to believe, for an API whose certificate is self-signed; empty for the usual ones.
+    ca_file: str = ""

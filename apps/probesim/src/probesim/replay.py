@@ -1,6 +1,7 @@
 """Runs many submissions at once: bounded concurrency, an optional rate, one result per document."""
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,11 @@ async def replay(
     pace = _Pacer(settings.rate).wait
     limits = httpx.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
     async with httpx.AsyncClient(
-        base_url=settings.url, limits=limits, timeout=_REQUEST_TIMEOUT_S, trust_env=False
+        base_url=settings.url,
+        limits=limits,
+        timeout=_REQUEST_TIMEOUT_S,
+        trust_env=False,
+        verify=ssl.create_default_context(cafile=settings.ca_file or None),
     ) as http:
         client = ProbeClient(http, settings.patience_s)
 
