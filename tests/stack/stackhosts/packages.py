@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 
 from stackhosts import LOGS, ROOT
@@ -75,8 +76,10 @@ def _dpkg(*arguments: str) -> str:
 
 
 def _state_of_the_tree() -> str:
+    descriptions = [tomllib.loads((ROOT / "packaging" / name / "package.toml").read_text()) for name in NAMES]
+    apps = sorted({f"apps/{app}" for description in descriptions for app in description["apps"]})
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "apps", "packaging"],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *apps, "packaging"],
         cwd=ROOT,
         check=True,
         capture_output=True,
