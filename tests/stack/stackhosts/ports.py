@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[Listener]] = {
     # chrony's command socket; absent in containers, where chrony does not run
     | {Listener("udp", LOOPBACK, 323, "chronyd")},
     "database": _tcp(LOOPBACK, "postgres", 5432) | _tcp(PRIVATE, "postgres", 5432),
-    "api": _tcp(ANY, "nginx", 80, 443) | _tcp(LOOPBACK, "gunicorn", 8000) | _tcp(PRIVATE, "gunicorn", 9301),
+    "api": _tcp(ANY, "nginx", 80, 443) | _tcp(LOOPBACK, "python3", 8000) | _tcp(PRIVATE, "python3", 9301),
     "fastpath": _tcp(LOOPBACK, "fastpath", 8472) | _tcp(PRIVATE, "fastpath", 8473),
     "analysis": set(),
     "monitoring": _tcp(LOOPBACK, "prometheus", 9090)
@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[Listener]] = {
     | _tcp(LOOPBACK, "prometheus-blac", 9115),
     # 443: refuses the handshake of names that no virtual host has
     "apt_archive": _tcp(ANY, "nginx", 80, 443),
-    "balancer": _tcp(ANY, "nginx", 80, 443),
+    "balancer": _tcp(ANY, "haproxy", 80, 443) | _tcp(LOOPBACK, "haproxy", 8405) | _tcp(LOOPBACK, "python3", 8406),
     "clickhouse": _tcp(LOOPBACK, "clickhouse-serv", 8123, 9000) | _tcp(PRIVATE, "clickhouse-serv", 8123, 9000),
     "test_helper": _tcp(ANY, "nginx", 80, 443),
 }
