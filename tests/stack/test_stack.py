@@ -50,9 +50,11 @@ def packages_new() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def packages_old(packages_new: list[Path]) -> list[Path]:
+def packages_old(packages_new: list[Path], summary: list[str]) -> list[Path]:
     """Packages of the release before."""
-    return packages.old_release(packages_new)
+    files, what = packages.old_release(packages_new)
+    summary.append(f"The release before: {what}")
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +349,7 @@ class TestUpgrade:
         )
 
     def test_the_old_release_works_on_the_schema_of_the_new_one(self, stage: Stage, packages_old: list[Path]) -> None:
-        """For the first release both schemas are the same; PREVIOUS_PACKAGES brings in a real earlier release."""
+        """Both write to the database that the newer one has upgraded."""
         api = stage.hosts["api1"]
         versions = {file.name.split("_")[0]: packages.version(file) for file in packages_old}
         pin_versions(stage, versions)

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,11 @@ class Cluster:
         if check and done.returncode != 0:
             raise CommandFailed(f"podman {' '.join(arguments)}\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def is_there(self, names: Iterable[str]) -> bool:
+        """Return whether an earlier run left all these hosts running."""
+        running = self.podman("ps", "--format", "{{.Names}}").split()
+        return all(f"{self.label}-{name}" in running for name in names)
 
     def create_network(self) -> None:
         """Make the network, unless an earlier run left it."""

@@ -45,7 +45,7 @@ class Stage:
 
     def up(self) -> None:
         """Start hosts, or take those that an earlier run kept; make key, inventory and vault."""
-        self.went_on = KEEP and HOME.exists()
+        self.went_on = KEEP and HOME.exists() and self.cluster.is_there((*FIRST, NEW))
         if not self.went_on:
             self.down()
             shutil.rmtree(LOGS, ignore_errors=True)

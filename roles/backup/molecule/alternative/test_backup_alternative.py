@@ -14,8 +14,11 @@ def test_backups_are_unreadable_without_the_passphrase(host: Host) -> None:
     assert host.file("/srv/backups/backup/main/latest").exists
     assert host.check_output("head --bytes=8 /srv/backups/backup/main/backup.info") == "Salted__"
     host.check_output("sed /cipher/d /etc/pgbackrest.conf > /tmp/open.conf")
-    without = "runuser -u postgres -- pgbackrest --config=/tmp/open.conf --stanza=main verify >/dev/null 2>&1"
-    assert host.run(without).rc != 0
+    host.check_output("install --directory --owner=postgres --mode=700 /tmp/thief /tmp/owner")
+    restore = "runuser -u postgres -- pgbackrest --config={} --stanza=main --pg1-path={} restore"
+    assert host.run(restore.format("/tmp/open.conf", "/tmp/thief")).rc != 0
+    assert host.file("/tmp/thief").listdir() == []
+    host.check_output(restore.format("/etc/pgbackrest.conf", "/tmp/owner"))
 
 
 def test_restored_databases_must_answer_as_configured(host: Host) -> None:
