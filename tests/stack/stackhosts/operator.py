@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -147,6 +148,23 @@ class Operator:
             shown = output.split("\nTASKS RECAP")[0]
             raise CommandFailed(f"status {done.returncode}, see {log}\n" + shown[-4000:])
         return output
+
+    def start(self, command: str) -> subprocess.Popen[bytes]:
+        """Start a shell command in the checkout, in a session of its own, for `kill`."""
+        return subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", WITH_NAMES, "sh", "bash", "-c", command],
+            cwd=self.checkout,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Have a command that `start` started die without a chance to tidy up, with all that it started."""
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def play(self, arguments: str) -> Recap:
         """Run ./play with these arguments, note how long it took, and return what it says at the end."""

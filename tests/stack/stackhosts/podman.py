@@ -31,8 +31,8 @@ def podman_environ() -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in shown.split("\0") if "=" in entry)
 
 
-def eventually(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Wait until `condition` returns something true; an error in it counts as false until time is up.
+def eventually(condition: Callable[[], object], seconds: float, what: str, *, pause: float = 1) -> None:
+    """Wait until `condition`, asked every `pause` seconds, returns something true; an error in it counts as false.
 
     Raises:
         AssertionError: it did not happen; with the last error, if that was the reason.
@@ -47,7 +47,7 @@ def eventually(condition: Callable[[], object], seconds: float, what: str) -> No
             error = problem
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {seconds:.0f} s") from error
-        time.sleep(1)
+        time.sleep(pause)
 
 
 @dataclass(frozen=True)

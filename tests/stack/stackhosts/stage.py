@@ -35,7 +35,6 @@ class Stage:
     cluster: Cluster = field(default_factory=lambda: Cluster(LABEL))
     operator: Operator = field(default_factory=lambda: Operator(HOME))
     went_on: bool = False
-    bare_hosts_to_answer_s: float = 0.0
     summary: list[str] = field(default_factory=list)
 
     @property
