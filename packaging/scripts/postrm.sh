@@ -3,7 +3,11 @@
 
 kept=''
 
-holds_something() { [ -d "$1" ] && [ -n "$(find "$1" -type f -size +0 ! -name '*.tmp' -print -quit)" ]; }
+# What the API remembers of the spool (received) and of the object store (cache) is no measurement.
+holds_something() {
+    [ -d "$1" ] && [ -n "$(find "$1" \( -path "$1/received" -o -path "$1/cache" \) -prune -o \
+        -type f -size +0 ! -name '*.tmp' -print -quit)" ]
+}
 
 a_peer_is_installed() {
     for peer in $spool_peers; do

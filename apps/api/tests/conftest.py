@@ -44,6 +44,7 @@ class ApiServer:
             "log_level": "DEBUG",
             **settings,
         }
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=self.url, timeout=30)
 
@@ -54,7 +55,9 @@ class ApiServer:
     def start(self) -> "ApiServer":
         (self.directory / "objects").mkdir(exist_ok=True, parents=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("OONI_", "PROMETHEUS_"))}
-        environment |= {f"OONI_API_{key.upper()}": str(value) for key, value in self.settings.items()}
+        environment |= self.environment | {
+            f"OONI_API_{key.upper()}": str(value) for key, value in self.settings.items()
+        }
         command = [str(Path(sys.executable).parent / "ooni-api")]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.directory)
@@ -67,6 +70,12 @@ class ApiServer:
             except httpx.TransportError:
                 time.sleep(0.05)
         raise AssertionError(f"the API did not come up:\n{self.log()}")
+
+    def restart(self) -> "ApiServer":
+        """Stop it and start it anew on the same directories."""
+        assert self.stop() == 0, self.log()
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+        return self.start()
 
     def stop(self) -> int:
         assert self.process is not None
@@ -149,8 +158,9 @@ def start_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     """Start an API with given settings; stopped at the end of the module."""
     running: list[ApiServer] = []
 
-    def start(dsn: str, **settings: object) -> ApiServer:
+    def start(dsn: str, *, environment: dict[str, str] | None = None, **settings: object) -> ApiServer:
         server = ApiServer(tmp_path_factory.mktemp("api"), dsn, **settings)
+        server.environment = environment or {}
         running.append(server)
         return server.start()
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -463,5 +464,8 @@ def test_a_body_in_the_object_store(filled: Any) -> None:
     assert raw(filled, report_id=row["report_id"]).content == line.strip()
     assert filled.metric("api_body_source_total", source="store") == before + 2
     path.write_bytes(b"damaged" * 20)
+    assert raw(filled, measurement_uid=row["measurement_uid"]).content == line.strip()  # from the cache
+    assert filled.metric("api_body_source_total", source="store") == before + 3
+    shutil.rmtree(filled.spool_dir / "cache")
     assert raw(filled, measurement_uid=row["measurement_uid"]).status_code == 500
     assert meta(filled, measurement_uid=row["measurement_uid"], full="true")["raw_measurement"] == ""

@@ -150,7 +150,7 @@ def test_metrics_of_all_workers_add_up(lonely: Any, rid: str) -> None:
     before = lonely.metric("api_measurements_acknowledged_total", route="report")
     url = f"{lonely.url}/report/{rid}"
     # A connection each, so that both workers get some.
-    uids: list[str] = [httpx.post(url, content=b"{}").json()["measurement_uid"] for _ in range(30)]
+    uids: list[str] = [httpx.post(url, content=b'{"n":%d}' % number).json()["measurement_uid"] for number in range(30)]
     assert lonely.metric("api_measurements_acknowledged_total", route="report") == before + 30
     assert {int(uid[15:21]) % SLOTS for uid in uids} == {0, 1}  # each worker has its own residue of the microseconds
     assert lonely.metric("api_request_seconds_count", endpoint="receive_measurement") >= 30
@@ -165,13 +165,13 @@ def worker_pids(server: Any) -> list[int]:
 
 def test_a_killed_worker_is_replaced_and_nothing_acknowledged_is_lost(start_api: Callable[..., Any]) -> None:
     server = start_api(UNREACHABLE, workers=1)
-    uids = [server.submit(b"{}").json()["measurement_uid"] for _ in range(3)]
+    uids = [server.submit(b'{"n":%d}' % number).json()["measurement_uid"] for number in range(3)]
     (pid,) = worker_pids(server)
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
-            uids.append(server.submit(b"{}").json()["measurement_uid"])
+            uids.append(server.submit(b'{"n":3}').json()["measurement_uid"])
             break
         except httpx.TransportError:
             time.sleep(0.1)

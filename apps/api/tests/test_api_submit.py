@@ -188,7 +188,7 @@ def test_content_types(api: Any) -> None:
 
 
 def test_every_measurement_has_a_report_of_its_own(api: Any) -> None:
-    replies = [post(api, submission()).json() for _ in range(3)]
+    replies = [post(api, submission(content={**json.loads(CONTENT), "number": number})).json() for number in range(3)]
     assert len({reply["report_id"] for reply in replies}) == 3
     assert len({reply["measurement_uid"] for reply in replies}) == 3
 

@@ -1,15 +1,18 @@
 """A body is found wherever it is, byte for byte, and every way of not finding it is told apart."""
 
 import gzip
+import os
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from core.archive import ArchiveError, JsonlWriter, PostcanWriter
+from core.archive import MAX_MEMBER_BYTES, ArchiveError, JsonlWriter, PostcanWriter
 from core.bodies import Body, BodyReader
+from core.body_cache import BodyCache
 from core.db import DatabaseUnavailable, Pool, open_pool
 from core.ids import new_measurement_uid
 from core.objectstore import ObjectNotFound, ObjectStore, StoreUnavailable, open_store
@@ -277,3 +280,176 @@ def test_released_from_quarantine_between_the_two_looks(pool: Pool, store: Objec
     spool = MovingSpool(tmp_path / "spool")
     spool.after_miss = lambda: spool.put(UID, BODY, "r")
     assert BodyReader(spool, store, pool).read(UID) == Body(DOCUMENT, "spool")
+
+
+class CountingStore:
+    """Counts the bytes that a real store gives."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.name = store.name
+        self.fetched: list[int] = []
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        self.fetched.append(length)
+        return self._store.get_range(key, offset, length)
+
+    def head(self, key: str):
+        return self._store.head(key)
+
+
+@pytest.fixture
+def counted(store: ObjectStore) -> CountingStore:
+    return CountingStore(store)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> BodyCache:
+    return BodyCache(tmp_path / "cache", 64 * 1024 * 1024)
+
+
+def test_one_member_is_fetched_once_and_then_kept(
+    spool: Spool, counted: CountingStore, pool: Pool, store: ObjectStore, tmp_path: Path, cache: BodyCache
+) -> None:
+    archive(pool, store, tmp_path, [b'{"other": "%s"}' % (b"x" * 100_000), DOCUMENT])
+    with pool.connection() as connection:
+        length = connection.execute("SELECT member_length FROM jsonl").fetchone()[0]
+    reader = BodyReader(spool, counted, pool, cache=cache)
+    for _ in range(3):
+        assert reader.read(UID) == Body(DOCUMENT, "store")
+    assert counted.fetched == [length]
+    cache.clear()
+    assert reader.read(UID) == Body(DOCUMENT, "store")
+    assert counted.fetched == [length, length]
+
+
+def test_a_damaged_member_in_the_cache_is_fetched_again(
+    spool: Spool, store: ObjectStore, pool: Pool, tmp_path: Path
+) -> None:
+    class Garbage(BodyCache):
+        def get(self, key: str) -> bytes | None:
+            return b"garbage"
+
+    archive(pool, store, tmp_path, [DOCUMENT])
+    reader = BodyReader(spool, store, pool, cache=Garbage(tmp_path / "cache", 1024 * 1024))
+    assert reader.read(UID) == Body(DOCUMENT, "store")
+
+
+def test_another_measurement_in_the_same_place_is_not_taken_from_the_cache(
+    spool: Spool, store: ObjectStore, pool: Pool, tmp_path: Path, cache: BodyCache
+) -> None:
+    """After a takedown the object is written anew, and what comes next may lie where the removed one lay."""
+    reader = BodyReader(spool, store, pool, cache=cache)
+    archive(pool, store, tmp_path, [b'{"n": 1}'])
+    assert reader.read(UID) == Body(b'{"n": 1}', "store")
+    other = UID[:-1] + ("0" if UID[-1] != "0" else "1")
+    with pool.connection() as connection:
+        connection.execute("DELETE FROM jsonl")
+    archive(pool, store, tmp_path, [b'{"n": 2}'], measurement_uid=other)
+    assert reader.read(other) == Body(b'{"n": 2}', "store")
+    assert reader.read(UID) is None
+
+
+def test_an_object_without_index_is_downloaded_no_further_than_the_line_and_once(
+    spool: Spool, counted: CountingStore, store: ObjectStore, pool: Pool, tmp_path: Path, cache: BodyCache
+) -> None:
+    lines = [b'{"n": %d, "x": "%s"}' % (number, os.urandom(300_000).hex().encode()) for number in range(12)]
+    archive(pool, store, tmp_path, [b""], linenum=2, member_offset=None, member_length=None)
+    (tmp_path / "old").write_bytes(gzip.compress(b"".join(line + b"\n" for line in lines), mtime=0))
+    store.put("raw/x.jsonl.gz", tmp_path / "old")
+    assert (tmp_path / "old").stat().st_size > 3_500_000
+    reader = BodyReader(spool, counted, pool, cache=cache)
+    assert reader.read(UID) == Body(lines[2], "store")
+    assert counted.fetched == [1024 * 1024]
+    with pool.connection() as connection:
+        connection.execute("UPDATE jsonl SET linenum = 5")
+    assert reader.read(UID) == Body(lines[5], "store")
+    assert counted.fetched == [1024 * 1024] * 2
+    lines[5] = b'{"rewritten": true}'
+    (tmp_path / "old").write_bytes(gzip.compress(b"".join(line + b"\n" for line in lines), mtime=0))
+    store.put("raw/x.jsonl.gz", tmp_path / "old")
+    assert reader.read(UID) == Body(lines[5], "store")
+
+
+def test_a_bomb_in_the_store_stops_at_the_bound(
+    reader: BodyReader, pool: Pool, store: ObjectStore, tmp_path: Path
+) -> None:
+    bomb = gzip.compress(bytes(200 * 1024 * 1024), mtime=0)
+    (tmp_path / "bomb").write_bytes(bomb)
+    archive(pool, store, tmp_path, [DOCUMENT], member_offset=0, member_length=len(bomb))
+    store.put("raw/x.jsonl.gz", tmp_path / "bomb")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match="expands to more"):
+            reader.read(UID)
+        with pool.connection() as connection:
+            connection.execute("UPDATE jsonl SET member_offset = NULL")
+        with pytest.raises(ArchiveError, match="longer than"):
+            reader.read(UID)
+        assert tracemalloc.get_traced_memory()[1] < 3 * MAX_MEMBER_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+class Peer:
+    """Another host that has one body, or none."""
+
+    def __init__(self, body: bytes | None) -> None:
+        self.body = body
+        self.asked: list[str] = []
+
+    def read(self, uid: str) -> bytes | None:
+        self.asked.append(uid)
+        return self.body
+
+
+def fresh_uid() -> str:
+    return new_measurement_uid(datetime.now(UTC), "IT", "webconnectivity", BODY)
+
+
+def test_another_host_is_asked_first_for_what_came_in_lately(spool: Spool, store: ObjectStore, pool: Pool) -> None:
+    peer = Peer(BODY)
+    uid = fresh_uid()
+    assert BodyReader(spool, store, pool, peers=peer).read(uid) == Body(DOCUMENT, "peer")
+    assert peer.asked == [uid]
+
+
+def test_another_host_is_asked_last_for_what_is_old(
+    spool: Spool, store: ObjectStore, pool: Pool, tmp_path: Path
+) -> None:
+    peer = Peer(BODY)
+    reader = BodyReader(spool, store, pool, peers=peer)
+    assert reader.read(UID) == Body(DOCUMENT, "peer")
+    archive(pool, store, tmp_path, [DOCUMENT])
+    assert reader.read(UID) == Body(DOCUMENT, "store")
+    assert peer.asked == [UID]
+
+
+def test_another_host_helps_when_the_store_does_not(
+    spool: Spool, store: ObjectStore, pool: Pool, tmp_path: Path
+) -> None:
+    archive(pool, store, tmp_path, [DOCUMENT])
+    store.delete("raw/x.jsonl.gz")
+    assert BodyReader(spool, store, pool, peers=Peer(BODY)).read(UID) == Body(DOCUMENT, "peer")
+    with pytest.raises(ObjectNotFound):
+        BodyReader(spool, store, pool, peers=Peer(None)).read(UID)
+
+
+def test_other_hosts_are_not_asked_for_legacy_uids(spool: Spool, store: ObjectStore, pool: Pool) -> None:
+    peer = Peer(BODY)
+    assert BodyReader(spool, store, pool, peers=peer).read(LEGACY) is None
+    assert peer.asked == []
+
+
+def test_archived_by_the_other_host_between_the_looks(
+    spool: Spool, store: ObjectStore, pool: Pool, tmp_path: Path
+) -> None:
+    """The table had no row yet; then the other host committed one and deleted its file."""
+
+    class Archiving(Peer):
+        def read(self, uid: str) -> bytes | None:
+            if not self.asked:
+                archive(pool, store, tmp_path, [DOCUMENT])
+            return super().read(uid)
+
+    assert BodyReader(spool, store, pool, peers=Archiving(None)).read(UID) == Body(DOCUMENT, "store")

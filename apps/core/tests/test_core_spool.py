@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core import spool_cli, spool_scan
 from core.groupsync import GroupSync
 from core.ids import IdentifierError, new_measurement_uid
 from core.spool import FILE_MODE, Spool, SpoolCounts, SpoolFull, TornFile
@@ -204,6 +205,144 @@ def test_foreign_files_are_ignored(spool: Spool) -> None:
     assert list(spool.incoming()) == [uid]
 
 
+def test_a_directory_with_any_number_of_files_is_listed_in_slices(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slice is in order and the memory for names is bounded by it; nothing is left out or given twice."""
+    monkeypatch.setattr(spool_scan, "SORTED_AT_ONCE", 10)
+    uids = [make_uid(str(number).encode(), age_s=7200) for number in range(35)]
+    for uid in uids:
+        spool.put(uid, b"{}", REPORT)
+    found = list(spool.incoming())
+    assert sorted(found) == sorted(uids)
+    for start in range(0, 35, 10):
+        assert found[start : start + 10] == sorted(found[start : start + 10])
+    spool.mark_scored(uids)
+    directory = f"{uids[0][:10]}_IT_ndt"
+    assert spool.scored(directory, limit=7) == sorted(uids)[:7]
+    assert spool.scored(directory) == sorted(uids)
+
+
+def test_names_that_belong_elsewhere_are_left_out(spool: Spool) -> None:
+    uid = make_uid(age_s=7200)
+    spool.put(uid, b"{}", REPORT)
+    directory = spool.path("incoming", uid).parent
+    for name in (
+        make_uid(age_s=0) + ".post",  # another hour
+        uid.replace("_IT_", "_FR_") + ".post",
+        uid[:10] + "6160" + uid[14:] + ".post",  # minute 61
+        uid + ".post.1-2.tmp",
+        uid + ".reason",
+    ):
+        (directory / name).write_text("x")
+    for name in ("2024013200_IT_ndt", "2024010124_IT_ndt", "2024010100_ITA_ndt", "1024010100_IT_ndt"):
+        (spool.root / "incoming" / name).mkdir()
+    assert list(spool.incoming()) == [uid]
+
+
+def test_counts_look_again_only_where_something_changed(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = make_uid(age_s=7200), make_uid(b"new", age_s=3600)
+    spool.put(old, b"{}", REPORT)
+    spool.put(new, b"new", REPORT)
+    past = spool.path("incoming", old).parent
+    os.utime(past, (1, 1))
+    assert spool.counts() == SpoolCounts(2, 0, 0)
+    counted: list[str] = []
+    real = spool_scan._number_of_files
+    monkeypatch.setattr(
+        spool_scan, "_number_of_files", lambda directory: counted.append(directory.name) or real(directory)
+    )
+    assert spool.counts() == SpoolCounts(2, 0, 0)
+    assert past.name not in counted
+    spool.mark_scored([old])
+    assert spool.counts() == SpoolCounts(1, 1, 0)
+    spool.remove_scored([old])
+    assert spool.counts() == SpoolCounts(1, 0, 0)
+
+
+def test_a_full_quarantine_leaves_measurements_where_they_are(tmp_path: Path) -> None:
+    for limits in ({"quarantine_max_files": 2}, {"quarantine_max_bytes": 500}):
+        spool = Spool(tmp_path / next(iter(limits)), min_free_bytes=0, **limits)
+        uids = [make_uid(str(number).encode()) for number in range(3)]
+        for uid in uids:
+            spool.put(uid, b"x" * 100, REPORT)
+        assert [spool.quarantine(uid, "why") for uid in uids] == [True, True, False]
+        assert spool.counts() == SpoolCounts(1, 0, 2, quarantine_full="quarantine_max_files" in limits)
+        assert list(spool.incoming()) == uids[2:]
+        assert not spool.path("quarantine", uids[2]).with_suffix(".reason").exists()
+        assert spool.quarantine(uids[0], "another reason")  # it is there already
+
+
+def test_what_is_gone_cannot_be_set_aside(spool: Spool) -> None:
+    assert not spool.quarantine(make_uid(), "why")
+    assert list((spool.root / "quarantine").iterdir()) == []
+
+
+def test_erase_finds_a_measurement_in_every_state(spool: Spool) -> None:
+    for change in (lambda uid: None, lambda uid: spool.mark_scored([uid]), lambda uid: spool.quarantine(uid, "why")):
+        uid = make_uid()
+        spool.put(uid, b"{}", REPORT)
+        change(uid)
+        assert spool.erase(uid)
+        assert not spool.erase(uid)
+        assert not [path for path in spool.root.rglob("*") if path.is_file()]
+
+
+def test_confirm_tells_whether_a_measurement_is_there(spool: Spool) -> None:
+    uid = make_uid()
+    assert not spool.confirm(uid)
+    spool.put(uid, b"{}", REPORT)
+    for change in (lambda: None, lambda: spool.mark_scored([uid]), lambda: spool.quarantine(uid, "why")):
+        change()
+        assert spool.confirm(uid)
+
+
+def test_what_a_killed_process_left_is_not_in_the_way_of_one_with_its_number(tmp_path: Path) -> None:
+    """In a container numbers of processes come again at every start, and a measurement sent again has the same uid."""
+    uid = make_uid()
+    names = [Spool(tmp_path, min_free_bytes=0)._temporary(Path(uid)).name for _ in range(2)]
+    assert names[0] != names[1]
+
+
+def run_command(capsys: pytest.CaptureFixture[str], spool: Spool, *arguments: str) -> tuple[int, str, str]:
+    status = spool_cli.main(["--root", str(spool.root), *arguments])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_the_command_lists_and_releases_what_was_set_aside(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
+    uids = sorted(make_uid(str(number).encode(), age_s=60 * number) for number in range(3))
+    for uid in uids:
+        spool.put(uid, b"{}", REPORT)
+    spool.quarantine(uids[0], "internal_error: KeyError\n'x'")
+    spool.quarantine(uids[1], "torn")
+    status, out, _ = run_command(capsys, spool, "counts")
+    assert status == 0
+    assert out.splitlines()[:3] == ["incoming 1", "scored 0", "quarantine 2"]
+    assert out.splitlines()[3].startswith("oldest_incoming_seconds ")
+    status, out, _ = run_command(capsys, spool, "list")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [(row[0], row[3]) for row in rows] == [(uids[0], "internal_error: KeyError 'x'"), (uids[1], "torn")]
+    assert int(rows[0][1]) == spool.path("quarantine", uids[0]).stat().st_size
+    assert run_command(capsys, spool, "list", "--reason", "torn")[1].startswith(uids[1])
+    assert run_command(capsys, spool, "release", "--all", "--reason", "internal")[:2] == (0, "released 1\n")
+    assert spool.counts() == SpoolCounts(2, 0, 1)
+    status, out, err = run_command(capsys, spool, "release", uids[1], uids[2], "nonsense")
+    assert (status, out) == (1, "released 1\n")
+    assert err.count("is not in quarantine") == 2
+    assert spool.counts() == SpoolCounts(3, 0, 0)
+
+
+def test_the_command_refuses_wrong_use_and_makes_no_spool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert spool_cli.main(["--root", str(tmp_path / "typo"), "counts"]) == 2
+    assert not (tmp_path / "typo").exists()
+    assert "is no spool" in capsys.readouterr().err
+    spool = Spool(tmp_path, min_free_bytes=0)
+    for arguments in (["release"], ["release", "--all", make_uid()]):
+        status, _, err = run_command(capsys, spool, *arguments)
+        assert (status, "or --all" in err) == (2, True)
+
+
 def test_callers_share_directory_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     started, go_on = threading.Event(), threading.Event()
@@ -222,7 +361,7 @@ def test_callers_share_directory_syncs(tmp_path: Path, monkeypatch: pytest.Monke
     assert started.wait(10)
     for thread in threads[1:]:
         thread.start()
-    while group._queues[str(tmp_path)].asked < 20:
+    while len(group._waiting[str(tmp_path)]) < 19:
         threading.Event().wait(0.01)
     go_on.set()
     for thread in threads:

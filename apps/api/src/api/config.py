@@ -1,5 +1,6 @@
 """Settings of the API: one frozen struct, filled from /etc/ooni/api.toml and the environment (OONI_API_<FIELD>)."""
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -17,6 +18,8 @@ CONFIG_VARIABLE = "OONI_API_CONFIG"
 
 _COLLECTOR = re.compile(r"[0-9A-Za-z]{1,20}", re.ASCII)
 _ADDRESS = re.compile(r"(unix:/.+)|(.*:\d{1,5})", re.ASCII)
+
+_HOST_AND_PORT = re.compile(r"([^\s:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", re.ASCII)
 
 _AT_LEAST_ONE = (
     "workers",
@@ -62,6 +65,14 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool_directory: str = "/var/lib/ooniapi/measurements"
     # Free disk space, in bytes, below which measurements are refused with 503.
     spool_min_free_bytes: int = 256 * 1024 * 1024
+    # Address on the private network where other API hosts read the spool of this one, `host:port`; empty for none.
+    spool_listen: str = ""
+    # Addresses where the other API hosts serve their spools, such as http://10.0.0.2:8475.
+    peers: tuple[str, ...] = ()
+    # Whether to ask the database if another host took a measurement that comes again; for several API hosts.
+    repeats_from_database: bool = False
+    # Space for bodies read from the object store, in bytes, in the directory `cache` of the spool; 0 for none.
+    body_cache_bytes: int = 256 * 1024 * 1024
     # Address of the object store: file:///directory or s3://bucket/prefix.
     store_url: str = "file:///var/lib/ooniapi/objects"
     # Address of an S3-compatible service; empty takes the provider's own.
@@ -107,6 +118,10 @@ def check(settings: ApiSettings) -> None:
     for name in ("request_timeout_s", "fastpath_timeout_s"):
         if not getattr(settings, name) > 0:
             raise ConfigError(f"{name} is {getattr(settings, name)}; give a number of seconds above 0.")
+    if settings.body_cache_bytes < 0:
+        raise ConfigError(
+            f"body_cache_bytes is {settings.body_cache_bytes}; give a number of bytes, or 0 for no cache."
+        )
     if not 0 <= settings.metrics_port <= 65535:
         raise ConfigError(f"metrics_port is {settings.metrics_port}; give a port up to 65535, or 0 for none.")
     if not _COLLECTOR.fullmatch(settings.collector_id):
@@ -119,8 +134,9 @@ def check(settings: ApiSettings) -> None:
 def _check_addresses(settings: ApiSettings) -> None:
     if not _ADDRESS.fullmatch(settings.bind):
         raise ConfigError("bind is not an address; give host:port or unix:/path, for example 127.0.0.1:8000.")
-    for name in ("base_url", "fastpath_url"):
-        value = getattr(settings, name)
+    _check_spool_listen(settings.spool_listen)
+    named = [("base_url", settings.base_url), ("fastpath_url", settings.fastpath_url)]
+    for name, value in [*named, *(("peers", peer) for peer in settings.peers)]:
         if not value.startswith(("http://", "https://")) or value.endswith("/"):
             raise ConfigError(
                 f"{name} is {value!r}; give an http address without a slash at the end, such as http://127.0.0.1:8000."
@@ -132,6 +148,31 @@ def _check_addresses(settings: ApiSettings) -> None:
         raise ConfigError(f"store_url: {error}") from error
     except DatabaseUnavailable as error:
         raise ConfigError(f"db_uri: {error}") from error
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Take `host:port` or `[address]:port` apart."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _check_spool_listen(text: str) -> None:
+    if not text:
+        return
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise ConfigError(
+            "spool_listen is not an address; give host:port, for example 10.0.0.1:8475, or leave it empty."
+        )
+    try:
+        everywhere = ipaddress.ip_address(match[1].strip("[]")).is_unspecified
+    except ValueError:
+        everywhere = False  # a name
+    if everywhere:
+        raise ConfigError(
+            f"spool_listen is {text}, which means every network. Bodies are for the other API hosts alone: give this "
+            "host's address on the private network, for example 10.0.0.1:8475."
+        )
 
 
 def exported_path() -> Path | None:

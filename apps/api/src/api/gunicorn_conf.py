@@ -9,7 +9,7 @@ from typing import Any
 
 from api import APP, JOURNAL_IDENTIFIER
 from api.clock import SLOTS
-from api.config import exported_path, load
+from api.config import exported_path, listen_address, load
 from api.worker import QuietLogger, Worker
 from core import log as core_log
 from core.metrics import MULTIPROC_VARIABLE, forget
@@ -47,10 +47,17 @@ _slots: dict[int, int] = {}  # age of a worker (unique in the master) -> slot
 
 
 def when_ready(server: Any) -> None:  # noqa: ARG001 gunicorn's signature
-    """Start the process that serves the metrics of all workers."""
+    """Start the processes beside the workers: one for their metrics, one for other hosts that read the spool."""
     if settings.metrics_port:
-        command = [sys.executable, "-m", "api.metrics_server", settings.metrics_host, str(settings.metrics_port)]
-        _children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603 our own interpreter and settings
+        _start("api.metrics_server", settings.metrics_host, str(settings.metrics_port))
+    if settings.spool_listen:
+        host, port = listen_address(settings.spool_listen)
+        _start("api.spool_server", host, str(port), settings.spool_directory)
+
+
+def _start(module: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", module, *arguments]
+    _children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603 our own interpreter and settings
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature
@@ -79,7 +86,7 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's si
 
 
 def on_exit(server: Any) -> None:  # noqa: ARG001 gunicorn's signature
-    """Stop serving metrics and remove their temporary directory."""
+    """Stop the processes beside the workers and remove the temporary directory of the metrics."""
     for child in _children:
         child.terminate()
     directory = os.environ.get(MULTIPROC_VARIABLE)

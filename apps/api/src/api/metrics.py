@@ -11,6 +11,11 @@ MEASUREMENTS_ACKNOWLEDGED = Counter(
 MEASUREMENTS_DISCARDED = Counter(
     "api_measurements_discarded", "Submissions that were not stored, by reason.", ["route", "reason"]
 )
+MEASUREMENTS_REPEATED = Counter(
+    "api_measurements_repeated",
+    "Submissions known already and answered with the uid they have, by who had taken them: this_host, another_host.",
+    ["route", "taken_by"],
+)
 RECEIVED_BYTES = Counter("api_received_bytes", "Bytes of submission bodies as received, compressed or not.")
 INFLATED_BYTES = Counter("api_inflated_bytes", "Bytes of submission bodies after decompression.")
 SPOOL_PUT_SECONDS = Histogram(
@@ -24,7 +29,17 @@ HANDOVER = Counter("api_handover", "Hand-overs to the fastpath, by result: ok, f
 HANDOVER_QUEUE = Gauge(
     "api_handover_queue", "Hand-overs that wait in the workers' queues.", multiprocess_mode="livesum"
 )
-BODY_SOURCE = Counter("api_body_source", "Measurement bodies looked up, by where they lay.", ["source"])
+BODY_SOURCE = Counter(
+    "api_body_source",
+    "Measurement bodies looked up, by where they lay: spool, peer, store, none, error.",
+    ["source"],
+)
+PEER_READS = Counter("api_peer_reads", "Bodies asked of other API hosts, by result: found, absent, failed.", ["result"])
+SPOOL_SERVED = Counter(
+    "api_spool_served",
+    "Bodies that other API hosts asked of this one, by result: found, absent, refused, failed.",
+    ["result"],
+)
 DATABASE_FAILURES = Counter("api_database_failures", "Requests that failed in the database, by kind.", ["kind"])
 REQUESTS = Counter("api_requests", "Requests answered, by endpoint and class of status.", ["endpoint", "status"])
 REQUEST_SECONDS = Histogram(

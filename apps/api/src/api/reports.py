@@ -9,11 +9,13 @@ from flask import Blueprint, Response, request
 from api import metrics
 from api.documents import check_submission
 from api.errors import ApiError, bad_request
+from api.intake import Arrival
 from api.request_body import BodyLimits, read_body
 from api.responses import NO_CACHE, json_response
 from api.services import services
 from core.envelope import DocumentError, decode_json
-from core.ids import IdentifierError, ReportId, new_report_id, parse_report_id
+from core.ids import IdentifierError, ReportId, new_measurement_uid, new_report_id, parse_report_id
+from core.received import received_key
 
 BACKEND_VERSION = "1.3.5"
 """Value on the wire; probes of every generation know it."""
@@ -51,7 +53,7 @@ def open_report() -> Response:
 
 @blueprint.post("/report/<rid>")
 def receive_measurement(rid: str) -> Response:
-    """Store one measurement of a report durably and answer with its uid."""
+    """Store one measurement of a report durably and answer with its uid; one sent again has the uid it had."""
     try:
         report_id = parse_report_id(rid)
     except IdentifierError as error:
@@ -65,8 +67,12 @@ def receive_measurement(rid: str) -> Response:
     intake = services().intake
     with intake.body(request, ROUTE) as body:
         check_submission(body)
-        uid = intake.store(body, cc=report_id.cc, test_name=report_id.test_name, report_id=rid, route=ROUTE)
-    return json_response({"measurement_uid": uid}, cache=NO_CACHE)
+
+        def arrival_at(received_at: datetime) -> Arrival:
+            return Arrival(new_measurement_uid(received_at, report_id.cc, report_id.test_name, body), rid, body)
+
+        stored = intake.store(received_key(rid, body), arrival_at, route=ROUTE)
+    return json_response({"measurement_uid": stored.uid}, cache=NO_CACHE)
 
 
 @blueprint.post("/report/<rid>/close")

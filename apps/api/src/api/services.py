@@ -12,15 +12,20 @@ from api.clock import ReceiptClock
 from api.config import ApiSettings
 from api.handover import Handover
 from api.intake import Intake
-from api.metrics import BODY_SOURCE
+from api.metrics import BODY_SOURCE, PEER_READS
 from api.queries import MeasurementQueries
 from api.read_slots import ReadSlots
+from api.repeats import PATIENCE_S, STATEMENT_TIMEOUT_MS, RepeatsElsewhere
 from api.request_body import BodyLimits
 from core.archive import ArchiveError
 from core.bodies import BodyReader
+from core.body_cache import BodyCache
 from core.db import Pool, open_pool
 from core.objectstore import StoreError, open_store
+from core.peers import PeerSpools
+from core.received import BackgroundRestore, Received
 from core.spool import Spool
+from core.spool_received import received_in
 
 EXTENSION = APP
 
@@ -42,6 +47,7 @@ class Services:
     read_slots: ReadSlots
     handover: Handover
     intake: Intake
+    repeats: RepeatsElsewhere
 
     def body(self, uid: str) -> bytes | None:
         """Return a measurement as sent, None when nobody has it.
@@ -68,6 +74,7 @@ class Services:
     def close(self) -> None:
         """Finish the hand-overs that wait and close the connections."""
         self.handover.stop()
+        self.repeats.close()
         self.pool.close()
 
 
@@ -76,7 +83,9 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
 
     Nothing connects before its first use, so the API takes measurements while the database or the store is away.
     """
-    spool = Spool(Path(settings.spool_directory), min_free_bytes=settings.spool_min_free_bytes)
+    root = Path(settings.spool_directory)
+    spool = Spool(root, min_free_bytes=settings.spool_min_free_bytes)
+    received = Received(root / "received")
     pool = open_pool(
         settings.db_uri,
         max_size=settings.database_connections,
@@ -85,7 +94,10 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         application_name=APP,
     )
     store = open_store(settings.store_url, endpoint=settings.store_endpoint, region=settings.store_region)
-    bodies = BodyReader(spool, store, pool)
+    cache = BodyCache(root / "cache", settings.body_cache_bytes, min_free_bytes=2 * settings.spool_min_free_bytes)
+    peers = PeerSpools(settings.peers, lambda result: PEER_READS.labels(result).inc()) if settings.peers else None
+    bodies = BodyReader(spool, store, pool, cache=cache, peers=peers)
+    repeats = RepeatsElsewhere(_impatient_pool(settings) if settings.repeats_from_database else None)
 
     def submission_of(uid: str) -> bytes | None:
         record = spool.read(uid)
@@ -97,6 +109,7 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         size=settings.fastpath_queue,
         body_of=None if settings.fastpath_shares_spool else submission_of,
     )
+    BackgroundRestore(received, lambda everything: received_in(spool, everything=everything)).start()
     read_slots = ReadSlots(settings.threads)
     limits = BodyLimits(settings.max_received_bytes, settings.max_inflated_bytes, settings.large_bodies_at_once)
     return Services(
@@ -106,7 +119,19 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         bodies=bodies,
         read_slots=read_slots,
         handover=handover,
-        intake=Intake(spool, handover, limits, ReceiptClock(slot)),
+        intake=Intake(spool, received, repeats, handover, limits, ReceiptClock(slot)),
+        repeats=repeats,
+    )
+
+
+def _impatient_pool(settings: ApiSettings) -> Pool:
+    """Return the pool for questions that a submission waits for."""
+    return open_pool(
+        settings.db_uri,
+        max_size=2,
+        checkout_timeout_s=PATIENCE_S,
+        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+        application_name=f"{APP}-repeats",
     )
 
 

@@ -5,6 +5,7 @@ and stores what comes with one as unverified.
 """
 
 import re
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,10 +14,12 @@ from flask import Blueprint, Response, request
 from api import metrics
 from api.documents import decode_lenient
 from api.errors import ApiError
+from api.intake import Arrival
 from api.responses import NO_CACHE, json_response
 from api.services import services
 from core.envelope import encode_json
-from core.ids import new_report_id
+from core.ids import new_measurement_uid, new_report_id
+from core.received import received_key
 
 ROUTE = "submit_measurement"
 PROTOCOL_VERSION = "1.0.0"
@@ -75,17 +78,24 @@ def submit_measurement() -> Response:
         metadata = _metadata(document)
         metrics.MEASUREMENTS_RECEIVED.labels(ROUTE).inc()
         cc, asn, test_name = check_metadata(metadata.probe_cc, metadata.probe_asn, metadata.test_name)
-        report_id = new_report_id(parts.intake.clock.next(), test_name, cc, asn, parts.settings.collector_id)
-        wrapper = wrap(with_report_id(document, report_id), submission.manifest_version, submission.protocol_version)
-        uid = parts.intake.store(wrapper, cc=cc, test_name=test_name, report_id=report_id, route=ROUTE)
+        versions = (submission.manifest_version, submission.protocol_version)
+        key = received_key(ROUTE, wrap(document, *versions))
+
+        def arrival_at(received_at: datetime) -> Arrival:
+            # Made of the key, so that a submission sent again gets the report id it had.
+            report_id = new_report_id(received_at, test_name, cc, asn, parts.settings.collector_id, chance=key)
+            wrapper = wrap(with_report_id(document, report_id), *versions)
+            return Arrival(new_measurement_uid(received_at, cc, test_name, wrapper), report_id, wrapper)
+
+        stored = parts.intake.store(key, arrival_at, route=ROUTE, own_report=True)
     protocol = submission.protocol_version
     reply = {
-        "measurement_uid": uid,
+        "measurement_uid": stored.uid,
         "verification_status": "unverified",
         "submit_response": None,
         "protocol_version": protocol if isinstance(protocol, str) else PROTOCOL_VERSION,
         "error": "manifest_not_found" if _has_credentials(submission) else None,
-        "report_id": report_id,
+        "report_id": stored.report_id,
     }
     return json_response(reply, cache=NO_CACHE)
 

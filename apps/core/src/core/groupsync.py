@@ -1,5 +1,6 @@
 """Group commit: callers that want the same directory on disk share one fsync."""
 
+import errno
 import os
 import threading
 from dataclasses import dataclass, field
@@ -7,24 +8,25 @@ from pathlib import Path
 
 
 @dataclass(slots=True)
-class _Queue:
-    condition: threading.Condition = field(default_factory=threading.Condition)
-    asked: int = 0
-    finished: int = 0
-    busy: bool = False
-    failed: dict[int, OSError] = field(default_factory=dict)
+class _Waiter:
+    """A caller that came while an fsync was running: it is released when its own is done, or to do it."""
+
+    wake: threading.Lock
+    done: bool = False
+    error: OSError | None = None
+    followers: list["_Waiter"] = field(default_factory=list)
 
 
 class GroupSync:
     """Synchronises directories to disk, once for all who ask while the previous fsync runs.
 
-    The first caller becomes the leader and runs fsync for everybody who asked before it started; those who come
-    meanwhile wait for the next one. A caller alone pays exactly one fsync and no waiting.
+    The first caller runs fsync at once. Those who come meanwhile wait; when it is done, the first of them runs the next
+    one for all of them. A caller alone pays exactly one fsync and no waiting. Each waiter is woken once.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queues: dict[str, _Queue] = {}
+        self._waiting: dict[str, list[_Waiter]] = {}
 
     def directory(self, path: Path) -> None:
         """Return when every entry that `path` had at the time of the call is on disk.
@@ -33,36 +35,44 @@ class GroupSync:
             OSError: the fsync failed; the entries may be lost in a power cut.
         """
         key = str(path)
+        followers: list[_Waiter] = []
         with self._lock:
-            queue = self._queues.setdefault(key, _Queue())
-            with queue.condition:
-                queue.asked += 1
-                ticket = queue.asked
+            queue = self._waiting.get(key)
+            if queue is None:
+                self._waiting[key] = []
+            else:
+                waiter = _Waiter(threading.Lock())
+                waiter.wake.acquire()  # released by whoever runs fsync
+                queue.append(waiter)
+        if queue is not None:
+            waiter.wake.acquire()
+            if waiter.done:
+                if waiter.error is not None:
+                    raise waiter.error
+                return
+            followers = waiter.followers
+        error: OSError | None = OSError(errno.EINTR, "The fsync was interrupted", key)
         try:
-            self._wait(queue, ticket, key)
-        finally:
-            with self._lock, queue.condition:
-                if queue.finished == queue.asked and not queue.busy:
-                    self._queues.pop(key, None)
+            error = _fsync(key)
+        finally:  # whatever happens here, nobody may wait for ever
+            self._release(key, followers, error)
+        if error is not None:
+            raise error
 
-    def _wait(self, queue: _Queue, ticket: int, path: str) -> None:
-        while True:
-            with queue.condition:
-                while queue.finished < ticket and queue.busy:
-                    queue.condition.wait()
-                if queue.finished >= ticket:
-                    if ticket in queue.failed:
-                        raise queue.failed.pop(ticket)
-                    return
-                queue.busy = True
-                first, last = queue.finished + 1, queue.asked
-            error = _fsync(path)
-            with queue.condition:
-                if error is not None:
-                    queue.failed.update(dict.fromkeys(range(first, last + 1), error))
-                queue.finished = last
-                queue.busy = False
-                queue.condition.notify_all()
+    def _release(self, key: str, followers: list[_Waiter], error: OSError | None) -> None:
+        """Tell the followers the result, and let those who came meanwhile have an fsync of their own."""
+        with self._lock:
+            later = self._waiting[key]
+            if later:
+                self._waiting[key] = []
+            else:
+                del self._waiting[key]
+        if later:
+            later[0].followers = later[1:]
+            later[0].wake.release()
+        for waiter in followers:
+            waiter.error, waiter.done = error, True
+            waiter.wake.release()
 
 
 def _fsync(path: str) -> OSError | None:

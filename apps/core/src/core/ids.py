@@ -56,12 +56,15 @@ class MeasurementUid:
         return f"{self.received_at:%Y%m%d%H%M%S.%f}_{self.cc}_{self.test_name}_{self.digest}"
 
 
-def new_report_id(now: datetime, test_name: str, cc: str, asn: int, collector_id: str) -> str:
+def new_report_id(
+    now: datetime, test_name: str, cc: str, asn: int, collector_id: str, *, chance: bytes | None = None
+) -> str:
     """Return a fresh report id; `now` is an aware time, `test_name` may carry underscores.
 
     The last part is 12 random bytes in base64 with both of its non-alphanumeric symbols replaced by the letter o.
+    `chance` gives these bytes, for an id that has to come out the same again.
     """
-    rand = base64.b64encode(secrets.token_bytes(12), altchars=b"oo").decode("ascii")
+    rand = base64.b64encode(secrets.token_bytes(12) if chance is None else chance[:12], altchars=b"oo").decode("ascii")
     stamp = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     return str(ReportId(stamp, test_name.replace("_", ""), cc, asn, collector_id, rand))
 

@@ -1,10 +1,10 @@
-"""Test names that the database knows: the values of type `ootest`, in its order.
+"""Test names that the database knows: the values of type `ootest`; a test compares the two.
 
-Names that are not here are stored as text in `fastpath.test_name_other`. To add one: append it here and write a
-migration with `ALTER TYPE ootest ADD VALUE 'name'`; a test compares the two.
+Names that are not here are stored as text in `fastpath.test_name_other`. `make new-test NAME=…` adds one, with its
+migration and its scorer.
 """
 
-# Names with a scoring rule, in the order of the wire contract.
+# Names with a scoring rule: those of the wire contract in its order, then those that came later.
 SCORED_TEST_NAMES: tuple[str, ...] = (
     "telegram",
     "facebook_messenger",

@@ -38,6 +38,21 @@ def test_settings_without_a_variable_of_their_own_are_passed_on(host: Host) -> N
     assert tomllib.loads(host.file("/etc/ooni/uploader.toml").content_string)["attempts"] == 1
 
 
+def test_spool_is_served_to_other_hosts_on_the_given_address_and_not_to_the_public(host: Host, fetch: Callable) -> None:
+    api = tomllib.loads(host.file("/etc/ooni/api.toml").content_string)
+    assert (api["peers"], api["repeats_from_database"]) == (["http://127.0.0.1:8476"], True)
+    assert host.socket("tcp://127.0.0.1:8475").is_listening
+    assert not host.socket("tcp://0.0.0.0:8475").is_listening
+    directory, uid = "2024010100_IT_ndt", "20240101000102.123456_IT_ndt_0123456789abcdef"
+    path = f"/measurement_spool/{directory}/{uid}.post"
+    put = "import pathlib, sys; from core.spool import Spool; "
+    put += "Spool(pathlib.Path(sys.argv[1])).put(sys.argv[2], b'{}', '')"
+    python = "runuser -u ooniapi -- /usr/lib/ooni-api/bin/python3 -I -c %s %s %s"
+    host.check_output(python, put, "/var/lib/ooniapi/measurements", uid)
+    assert fetch(host, path, tls=False, port=8475).text == "{}"
+    assert fetch(host, path, name="api.example.org").status == 404
+
+
 def test_post_of_old_probes_goes_to_the_test_helper_alone(host: Host, fetch: Callable) -> None:
     program = (
         "import http.server as h\\n"

@@ -1,0 +1,146 @@
+"""Looking through directories of the spool, in memory that does not grow with what lies there.
+
+A storm may leave a million files in one directory. Names are therefore read as a stream and sorted in slices, and a
+directory that did not change since it was counted is not counted again.
+"""
+
+import functools
+import itertools
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core.spool_files import SUFFIX
+
+SORTED_AT_ONCE = 20_000
+"""Names that are put in order at a time; a directory with more comes slice by slice, each slice in order."""
+
+_DIRECTORY = re.compile(r"(2\d{9})_[0-9A-Za-z]{2}_[0-9A-Za-z]{2,29}", re.ASCII)
+# The hour, then country and test; the hour is checked once, with the directory's name.
+_FILE = re.compile(rf"(\d{{10}})[0-5]\d[0-5]\d\.\d{{6}}_(\w{{2}}_\w{{2,29}})_[0-9a-f]{{16}}\{SUFFIX}", re.ASCII)
+
+_SETTLED_S = 1.0
+"""A count is kept once the directory's time of change is this old, since times of change have a coarse tick."""
+
+_SLOW_COUNT_S = 0.05
+_COUNT_SHARE = 20
+"""A directory that takes long to count is counted again only after this many times as long."""
+
+
+def directories(state: Path) -> list[str]:
+    """Return the names of the measurement directories below `state`, sorted, hence the oldest hour first."""
+    try:
+        with os.scandir(state) as entries:
+            return sorted(entry.name for entry in entries if _is_directory(entry.name))
+    except FileNotFoundError:
+        return []
+
+
+def uids(directory: Path) -> Iterator[str]:
+    """Yield the uids in one directory, as the file system gives them; what does not belong there is left out."""
+    if not _is_directory(directory.name):
+        return
+    parts = (directory.name[:10], directory.name[11:])
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                match = _FILE.fullmatch(entry.name)
+                if match is not None and match.groups() == parts:
+                    yield entry.name[: -len(SUFFIX)]
+    except FileNotFoundError:
+        return
+
+
+def in_order(directory: Path) -> Iterator[str]:
+    """Yield the uids in one directory, oldest first within each slice of SORTED_AT_ONCE."""
+    found = uids(directory)
+    while batch := sorted(itertools.islice(found, SORTED_AT_ONCE)):
+        yield from batch
+
+
+def size_of(directory: Path) -> tuple[int, int]:
+    """Return the number of measurements in a directory and the bytes they take."""
+    files = total = 0
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX):
+                    try:
+                        total += entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        continue
+                    files += 1
+    except FileNotFoundError:
+        pass
+    return files, total
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    number: int
+    changed_ns: int  # time of change of the directory, before it was counted
+    settled: bool
+    at: float  # monotonic
+    took_s: float
+
+
+class DirectoryCounts:
+    """Counts files and remembers the counts of directories that do not change. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Count] = {}
+        self._lock = threading.Lock()
+
+    def total(self, state: Path) -> int:
+        """Return the number of measurements in all directories below `state`.
+
+        The part of a directory so large that counting takes long may be late by 20 times as long as that takes.
+        """
+        with self._lock:
+            found = {f"{state}/{name}": self._count(state / name) for name in directories(state)}
+            for key in [key for key in self._known if key.startswith(f"{state}/") and key not in found]:
+                del self._known[key]
+            self._known |= {key: count for key, count in found.items() if count is not None}
+        return sum(count.number for count in found.values() if count is not None)
+
+    def _count(self, directory: Path) -> _Count | None:
+        try:
+            changed_ns = directory.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        known = self._known.get(str(directory))
+        started = time.monotonic()
+        if known is not None:
+            if known.settled and known.changed_ns == changed_ns:
+                return known
+            if known.took_s > _SLOW_COUNT_S and started - known.at < _COUNT_SHARE * known.took_s:
+                return known
+        settled = time.time() - changed_ns / 1e9 > _SETTLED_S
+        number = _number_of_files(directory)
+        return _Count(number, changed_ns, settled, started, time.monotonic() - started)
+
+
+def _number_of_files(directory: Path) -> int:
+    try:
+        with os.scandir(directory) as entries:
+            return sum(entry.name.endswith(SUFFIX) for entry in entries)
+    except FileNotFoundError:
+        return 0
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_directory(name: str) -> bool:
+    """Whether a name is that of a directory of measurements; its hour has to be one that existed."""
+    match = _DIRECTORY.fullmatch(name)
+    if match is None:
+        return False
+    try:
+        datetime.strptime(match[1], "%Y%m%d%H")  # noqa: DTZ007 only whether it is a date
+    except ValueError:
+        return False
+    return True
