@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
+from tests.load import bench_rerun, bench_scoring
 from tests.load.client import Report, at_rate, saturate
 
 from core import schema
@@ -69,7 +70,10 @@ def main() -> int:
             _print_requests(f"accepted, {clients} clients", report, cores)
             _wait_until_scored(stack)
         _at_rate(stack, _requests(int(RATE * RATE_SECONDS)), cores)
-    _rows_per_second()
+    bench_scoring.run()
+    with _cluster() as cluster:
+        _rows_per_second(cluster)
+        bench_rerun.run(cluster)
     return 0
 
 
@@ -120,31 +124,26 @@ def _watch(dsn: str, seen: dict[str, float], done: threading.Event) -> None:
             done.wait(0.02)
 
 
-def _rows_per_second() -> None:
+def _rows_per_second(cluster: PostgresCluster) -> None:
     matcher = Matcher(fingerprints.load_files(FINGERPRINTS))
     now = datetime.now(UTC)
-    bodies = [
-        (new_measurement_uid(now, "IT", "ndt", body + str(number).encode()), body)
+    outcomes = [
+        process(new_measurement_uid(now, "IT", "sample", body + str(number).encode()), body, matcher)
         for number, (_, body) in enumerate(_requests(DOCUMENTS))
     ]
-    start = time.perf_counter()
-    outcomes = [process(uid, body, matcher) for uid, body in bodies]
-    elapsed = time.perf_counter() - start
     rows = [outcome.row for outcome in outcomes if outcome.row is not None]
-    megabytes = sum(len(body) for _, body in bodies) / 1e6
-    print(f"decode + score + row: {len(bodies) / elapsed:.0f} documents/s, {megabytes / elapsed:.1f} MB/s (1 core)")
-    with _cluster() as cluster:
-        cluster.ensure_database("bench")
-        schema.upgrade(cluster.dsn("bench"))
-        store = Store(cluster.dsn("bench"))
-        start = time.perf_counter()
-        for first in range(0, len(rows), BATCH):
-            store.insert(rows[first : first + BATCH])
-        elapsed = time.perf_counter() - start
-        store.close()
+    cluster.ensure_database("bench")
+    schema.upgrade(cluster.dsn("bench"))
+    store = Store(cluster.dsn("bench"))
+    start = time.perf_counter()
+    for first in range(0, len(rows), BATCH):
+        store.insert(rows[first : first + BATCH])
+    elapsed = time.perf_counter() - start
+    store.close()
     print(
         f"rows into PostgreSQL with counters, fsync on, batches of {BATCH}: {len(rows) / elapsed:.0f} rows/s "
-        "(1 client core, 1 server core)"
+        "(1 client core, 1 server core)",
+        flush=True,
     )
 
 

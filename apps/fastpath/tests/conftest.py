@@ -26,6 +26,7 @@ from fastpath.store import Store
 TABLES = (
     "fastpath",
     "fastpath_misdated",
+    "obs_openvpn",
     "counters_input",
     "counters_network",
     "counters_country",

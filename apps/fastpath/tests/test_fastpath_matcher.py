@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastpath.automaton import LiteralSet, PrefixSet, RegexpSet
+from fastpath.expressions import literal_sequence, required_literal
 from fastpath.fingerprints import FingerprintError, from_rows, load_files, parse_countries, parse_fingerprint
 from fastpath.matcher import Matcher
 from fastpath.shape import Base64Error, ShapeError
@@ -67,6 +68,68 @@ def test_regexp_set_equals_a_search_where_dot_is_any_character(patterns, text) -
         i for i, pattern in enumerate(patterns) if re.search(pattern.replace("$", r"(?:\n?\Z)"), text, re.DOTALL)
     ]
     assert RegexpSet(patterns).find(text.encode(), is_utf8=True) == expected
+
+
+fragments = st.sampled_from(
+    [
+        "a",
+        "ab",
+        "é",
+        "\\.",
+        ".",
+        ".*",
+        ".*",
+        "[ab]",
+        "[]a]",
+        "(a|b)",
+        "a+",
+        "b?",
+        "é*",
+        "a{2}",
+        "{",
+        "a|b",
+        "\\d",
+        "\\x61",
+    ]
+)
+
+
+@given(
+    st.lists(st.lists(fragments, min_size=1, max_size=6).map("".join), min_size=1, max_size=4, unique=True),
+    st.text("abé.1{ \n", max_size=10),
+)
+def test_searching_only_where_literals_occur_equals_searching_everywhere(patterns, text) -> None:
+    rows = [row(name=pattern, pattern=pattern, pattern_type="regexp") for pattern in patterns]
+    compiled = Matcher(from_rows([], rows))
+    usable = [pattern for pattern in patterns if pattern not in {refusal.name for refusal in compiled.refused}]
+    if usable:
+        everywhere = RegexpSet(usable)
+        for body in (text, text.encode(), text.encode() + b"\xff"):
+            data, valid = (body.encode(), True) if isinstance(body, str) else (body, not body.endswith(b"\xff"))
+            found = {usable[number] for number in everywhere.find(data, is_utf8=valid)} if body else set()
+            assert set(names(compiled.body(body))) == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "literal", "sequence"),
+    [
+        ("blocked page", "blocked page", ("blocked page",)),
+        ("one.*three", "three", ("one", "three")),
+        ("U\\.S\\..*Command", "Command", ("U.S.", "Command")),
+        ("don.t have", "t have", None),
+        ("https?://blocked", "://blocked", None),
+        ("(one|two) letters", " letters", None),
+        ("one|two", None, None),
+        ("(?i)blocked", None, None),
+        ("\\Qa.b\\E", None, None),
+        ("\\x41bcdefgh", None, None),
+        ("[|]", None, None),
+        (".*", None, None),
+    ],
+)
+def test_what_an_expression_must_contain(pattern, literal, sequence) -> None:
+    assert required_literal(pattern) == literal
+    assert literal_sequence(pattern) == sequence
 
 
 @given(

@@ -1,28 +1,77 @@
 """Take, score, write, mark: with a real spool and a real database, and with everything that can go wrong in between."""
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
 from core.spool import INCOMING, QUARANTINE, SCORED, Spool
 from fastpath.config import FastpathSettings
-from fastpath.fingerprint_source import FingerprintSource, NotLoaded, import_directory
+from fastpath.fingerprint_source import FingerprintSource, import_directory
 from fastpath.fingerprints import FingerprintError
 from fastpath.health import DatabaseHealth
 from fastpath.intake import IntakeQueue
-from fastpath.pipeline import ROW_REFUSED, Kind, Scorer, Stopping, Worker, Writer
-from fastpath.row import Row, fallback_row
+from fastpath.pipeline import Worker
+from fastpath.row import fallback_row
+from fastpath.scorer import Kind, Scored
+from fastpath.scoring_process import ScoringLoop
+from fastpath.scoring_protocol import Cell, Loaded, Score, Scores, Setup, requests
+from fastpath.slot import Finished
 from fastpath.store import Store, Unavailable
 from fastpath.sweeper import Sweeper
+from fastpath.writer import ROW_REFUSED, Stopping, Writer
 
 Measure = Callable[..., tuple[str, bytes]]
+
+
+class LocalScorer:
+    """What a slot does, with the loop of a scoring process but without the process."""
+
+    def __init__(self, loop: ScoringLoop, source: FingerprintSource) -> None:
+        self.on_wait: Callable[[], None] = lambda: None
+        self._loop = loop
+        self._source = source
+        self._uids: list[str] = []
+
+    @property
+    def ready(self) -> bool:
+        return self._source.loaded
+
+    def arrange(self, uids: Any) -> list[list[str]]:
+        return [list(uids)]
+
+    def begin(self, uids: Any) -> None:
+        self._uids = list(uids)
+
+    def finish(self) -> Finished:
+        results = self.score_batch(self._uids)
+        left = self._uids[len(results) :]
+        return Finished(results, [left] if left else [])
+
+    def score_batch(self, uids: Any) -> list[Scored]:
+        current = self._source.current
+        assert current is not None
+        self._loop.answer(requests.decode(current.request))
+        answer = self._loop.answer(Score(list(uids)))
+        assert isinstance(answer, Scores)
+        return answer.results
+
+    def settled(self, uid: str) -> None:
+        raise AssertionError(uid)
+
+    def idle(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class Bench:
@@ -38,11 +87,21 @@ class Bench:
         self.store = self.new_store()
         if fingerprints is not None:
             self.store.replace_fingerprints(*fingerprints)
-        self.source = FingerprintSource(self.new_store(), refresh_s=3600, minimum=1)
+        with tempfile.TemporaryFile() as cell:
+            cell.truncate(4096)
+            loop = ScoringLoop(Cell(cell.fileno()))
+        loop.answer(Setup(str(root), 0, 0))
+
+        def trial(request: bytes) -> Loaded:
+            answer = loop.answer(requests.decode(request))
+            assert isinstance(answer, Loaded)
+            return answer
+
+        self.source = FingerprintSource(self.new_store(), trial, refresh_s=3600, minimum=1)
         self.queue = IntakeQueue(self.settings.queue_size)
         self.stop = threading.Event()
         self.health = DatabaseHealth()
-        self.scorer = Scorer(self.spool, self.source)
+        self.scorer = LocalScorer(loop, self.source)
         self.writer = Writer(self.store, self.health, self.stop, retry_min_s=0.01, retry_max_s=0.1)
         self.worker = Worker("worker", self.scorer, self.writer, self.spool, self.queue, self.stop, self.settings)
         self.sweeper = Sweeper(self.spool, self.queue, self.new_store(), self.health, self.stop, self.settings)
@@ -161,11 +220,12 @@ def test_one_poison_row_does_not_hold_up_the_others(
 
     def poisoned(asked: Any) -> Any:
         results = score_batch(asked)
-        for scored in results:
-            if scored.uid in (uids[3], uids[22]):
-                assert isinstance(scored.row, Row)
-                object.__setattr__(scored, "row", replaced(scored.row, platform="nul\0"))
-        return results
+        return [
+            msgspec.structs.replace(scored, row=msgspec.structs.replace(scored.row, platform="nul\0"))
+            if scored.row is not None and scored.uid in (uids[3], uids[22])
+            else scored
+            for scored in results
+        ]
 
     monkeypatch.setattr(bench.scorer, "score_batch", poisoned)
     bench.worker.process_batch(uids)
@@ -193,10 +253,6 @@ def test_what_no_row_can_hold_is_set_aside_with_the_reason(bench: Bench, measure
     assert bench.state(uids[2]) == QUARANTINE
     assert "poison" in bench.spool.path(QUARANTINE, uids[2]).with_suffix(".reason").read_text()
     assert bench.store.counters_difference() == []
-
-
-def replaced(row: Row, **changes: Any) -> Row:
-    return Row(**{**row.as_dict(), **changes})
 
 
 def test_a_lost_connection_costs_a_retry_only(bench: Bench, measurement: Measure) -> None:
@@ -336,8 +392,7 @@ def test_nothing_is_scored_before_fingerprints_are_loaded(
 ) -> None:
     bench = make_bench(None)
     assert not bench.source.refresh()  # the tables are empty
-    with pytest.raises(NotLoaded):
-        _ = bench.source.matcher
+    assert bench.source.current is None
     [uid] = bench.put(measurement(1))
     assert bench.queue.offer(uid)
     bench.worker.start()
@@ -349,22 +404,22 @@ def test_nothing_is_scored_before_fingerprints_are_loaded(
 
 
 def test_a_failed_refresh_keeps_the_former_fingerprints(bench: Bench, fingerprints: Any) -> None:
-    former = bench.source.matcher
+    former = bench.source.current
     failures = sample("fastpath_fingerprints_errors_total")
     bench.query("DELETE FROM fingerprints_http RETURNING 1")
     assert not bench.source.refresh()
     bench.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fastpath'")
     assert not bench.source.refresh()
-    assert bench.source.matcher is former
+    assert bench.source.current is former
     assert sample("fastpath_fingerprints_errors_total") == failures + 2
     bench.store = bench.new_store()
     bench.store.replace_fingerprints(*fingerprints)
     assert bench.source.refresh()
-    assert bench.source.matcher is former  # nothing changed, so nothing is compiled again
+    assert bench.source.current is former  # nothing changed, so nothing is compiled again
     dns, http = fingerprints
     bench.store.replace_fingerprints([*dns, {**dns[0], "name": "sample.second"}], http)
     assert bench.source.refresh()
-    assert bench.source.matcher is not former
+    assert bench.source.current is not former
     assert sample("fastpath_fingerprints", kind="dns") == 2
 
 

@@ -163,11 +163,47 @@ def test_values_that_cannot_be_stored_make_a_failed_row(changes, reason) -> None
     assert isinstance(row.measurement_start_time, datetime)
 
 
+def test_a_failed_row_has_a_plausible_start_where_one_is_to_be_had() -> None:
+    assert row_of(measurement_start_time="9999-12-31 23:59:59").measurement_start_time == datetime(2024, 3, 5, 10, 9)
+    row = row_of(measurement_start_time="0001-01-01 00:00:00", test_start_time="x")
+    assert (row.test_start_time, row.measurement_start_time) == (datetime(2024, 3, 5, 10, 11, 12),) * 2
+
+
 def test_the_report_id_of_the_submission_helps_where_the_document_tells_nothing() -> None:
     body = json.dumps(measurement(probe_asn="", report_id="x")).encode()
     assert process(UID, body, NO_FINGERPRINTS).reason == "unidentifiable:probe_asn:bad_probe_asn"
     outcome = process(UID, body, NO_FINGERPRINTS, report_id="20240305T100900Z_ndt_IT_64501_n1_AbCdEfGhIjKlMnOp")
     assert (outcome.row.probe_asn, outcome.reason) == (64501, "bad_probe_asn")
+
+
+REPORT_ID = "20240305T100900Z_ndt_IT_64500_n1_AbCdEfGhIjKlMnOp"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (json.dumps({"format": "xml", "content": measurement()}), "unknown_format"),
+        (json.dumps({"format": "json", "content": json.dumps(measurement())}), "not_an_object"),
+        (json.dumps(measurement()) + ",", "invalid_json"),
+        (str(measurement()), "invalid_json"),
+        (f"report_id={REPORT_ID}&probe_cc=ZZ", "invalid_json"),
+    ],
+)
+def test_what_identifies_a_measurement_is_looked_for_in_bodies_that_cannot_be_read(body, reason) -> None:
+    outcome = process(UID, body.encode(), NO_FINGERPRINTS)
+    row = outcome.row
+    assert (outcome.kind, outcome.reason) == ("row", reason)
+    assert (row.report_id, row.probe_cc, row.probe_asn, row.test_name) == (REPORT_ID, "IT", 64500, "ndt")
+    assert (row.anomaly, row.confirmed, row.msm_failure) == (False, False, True)
+
+
+def test_the_time_of_an_early_measurement_comes_from_its_report_id_or_the_day_in_its_uid() -> None:
+    early = "0120200304" + "4cadd4e9b30806be0e72a6e05e161a"
+    unknown = {"measurement_start_time": None, "test_start_time": None, "probe_cc": "IT"}
+    body = json.dumps(measurement(**unknown, report_id="20200303T191012Z_AS64500_abc")).encode()
+    assert process(early, body, NO_FINGERPRINTS).row.measurement_start_time == datetime(2020, 3, 3, 19, 10, 12)
+    undated = json.dumps(measurement(**unknown, report_id="abc")).encode()
+    assert process(early, undated, NO_FINGERPRINTS).row.measurement_start_time == datetime(2020, 3, 4)
 
 
 def test_documents_without_country_or_network_are_discarded_even_when_unreadable() -> None:
@@ -179,14 +215,16 @@ def test_documents_without_country_or_network_are_discarded_even_when_unreadable
 
 
 def test_uids_of_early_measurements_hold_no_time() -> None:
-    uid = "01202102037f9c2ba4e88f827d61604550760585"
+    uid = "01000000007f9c2ba4e88f827d61604550760585"
     assert receive_time(uid) is None
     outcome = process(
         uid, json.dumps(measurement(measurement_start_time="2010-01-01 00:00:00")).encode(), NO_FINGERPRINTS
     )
     assert (outcome.reason, outcome.row.msm_failure) == (None, False)
     outcome = process(
-        uid, json.dumps(measurement(measurement_start_time="", test_start_time="")).encode(), NO_FINGERPRINTS
+        uid,
+        json.dumps(measurement(measurement_start_time="", test_start_time="", report_id="x")).encode(),
+        NO_FINGERPRINTS,
     )
     assert outcome.reason == "unidentifiable:measurement_start_time:bad_test_start_time"
     assert process("", b"{}", NO_FINGERPRINTS).kind == "rejected"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from fastpath.row import Row
-from fastpath.store import COUNTERS, Conflict, RowsRefused, Store, Unavailable
+from fastpath.store import _TAKE_OUT, COUNTERS, Conflict, RowsRefused, Store, Unavailable, _windows
 
 
 @pytest.fixture
@@ -182,6 +182,102 @@ def test_replacing_corrects_rows_and_counters(store: Store, fastpath_dsn: str) -
     assert query(fastpath_dsn, "SELECT count(*) FROM fastpath_misdated") == [(0,)]
     assert query(fastpath_dsn, "SELECT sum(measurement_count), sum(anomaly_count) FROM counters_country") == [(6, 0)]
     assert store.counters_difference() == []
+
+
+def test_the_same_measurement_twice_in_a_batch_counts_once(store: Store, fastpath_dsn: str) -> None:
+    assert store.insert([row(1, anomaly=True), row(2), row(1)]) == {uid(1), uid(2)}
+    assert store.insert_missing([row(3, anomaly=True), row(3)]) == {uid(3)}
+    assert store.counters_difference() == []
+    assert query(fastpath_dsn, "SELECT count(*) FROM fastpath WHERE anomaly") == [(2,)]  # the first one stayed
+    assert store.replace([row(1), row(1, confirmed=True), row(4)]) == {uid(1)}
+    assert store.counters_difference() == []
+    assert query(fastpath_dsn, "SELECT anomaly, confirmed FROM fastpath WHERE measurement_uid LIKE '%1'") == [
+        (False, True)  # the last one stayed
+    ]
+
+
+def test_a_measurement_with_another_start_time_is_not_missing(store: Store, fastpath_dsn: str) -> None:
+    near, far = at("2024-01-05 00:00:00"), at("2016-02-03 04:05:06")
+    old = [row(1, measurement_start_time=near), row(2, measurement_start_time=far), row(3)]
+    store.insert(old)
+    assert store.insert_missing([row(1), row(2), row(3), row(4)]) == {uid(4)}
+    assert query(fastpath_dsn, "SELECT count(*) FROM fastpath") == [(4,)]
+    assert store.replace([row(number) for number in range(1, 6)]) == {uid(1), uid(2), uid(3), uid(4)}
+    assert query(fastpath_dsn, "SELECT DISTINCT measurement_start_time::text FROM fastpath") == [
+        ("2024-01-02 03:04:05",)
+    ]
+    assert query(fastpath_dsn, "SELECT count(*) FROM fastpath_misdated") == [(0,)]
+    assert store.counters_difference() == []
+
+
+def test_replacing_old_measurements_finds_them_by_the_day_in_their_uid(store: Store, fastpath_dsn: str) -> None:
+    uids = {
+        "01" + day + f"{number:030x}" for number, day in enumerate(("20240131", "20240229", "00000000", "99999999"))
+    }
+    rows = [row(1, measurement_uid=name) for name in uids]
+    assert store.insert_missing(rows) == uids
+    assert store.insert_missing(rows) == set()
+    assert store.replace(rows) == uids
+    assert store.counters_difference() == []
+
+
+def test_replacing_visits_few_partitions(store: Store, fastpath_dsn: str) -> None:
+    store.insert([row(1)])
+    with store._transaction() as connection:
+        store._copy(connection, [row(1)])
+        [window] = _windows(connection, [row(1)])
+        connection.execute(_TAKE_OUT, window)
+        locked = connection.execute(
+            "SELECT DISTINCT relation::regclass::text FROM pg_locks"
+            " WHERE pid = pg_backend_pid() AND mode = 'RowExclusiveLock'"
+        ).fetchall()
+    tables = {name for (name,) in locked if name.startswith("fastpath_") and name[9:].isdigit()}
+    assert tables == {"fastpath_202401"}
+
+
+def test_who_verified_a_measurement_is_kept_on_request(store: Store, fastpath_dsn: str) -> None:
+    store.insert([row(1, is_verified="t"), row(2)])
+    store.replace([row(1, anomaly=True), row(2, anomaly=True)], keep_verified=True)
+    assert query(fastpath_dsn, "SELECT is_verified, anomaly FROM fastpath ORDER BY 1") == [("t", True), ("u", True)]
+    store.replace([row(1)])
+    assert query(fastpath_dsn, "SELECT is_verified, anomaly FROM fastpath ORDER BY 2") == [("u", False), ("u", True)]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_replacing_while_another_writes_the_same_row_counts_it_once(
+    store: Store, fastpath_dsn: str, exists: bool
+) -> None:
+    if exists:
+        store.insert([row(1), row(2)])
+    other = Store(fastpath_dsn)
+    replacing = threading.Thread(target=store.replace, args=([row(1, anomaly=True), row(2, anomaly=True)],))
+    with other._transaction() as connection:
+        if exists:
+            connection.execute("DELETE FROM fastpath")
+            for table in COUNTERS:
+                connection.execute(f"DELETE FROM {table}")  # type: ignore[arg-type, unused-ignore]  # tests
+        other._copy(connection, [row(1)])
+        other._insert_and_count(connection, 1)
+        replacing.start()
+        replacing.join(1.0)
+        assert replacing.is_alive()  # it waits for the row
+    replacing.join(20.0)
+    assert not replacing.is_alive()
+    other.close()
+    assert store.counters_difference() == []
+    assert query(fastpath_dsn, "SELECT count(*) FROM fastpath") == [(2,)]
+
+
+def test_the_lines_of_an_object_are_listed_in_order(store: Store, fastpath_dsn: str) -> None:
+    with psycopg.connect(fastpath_dsn) as connection:
+        connection.execute("DELETE FROM jsonl")
+        for number in (1, 0):
+            connection.execute(
+                "INSERT INTO jsonl (measurement_uid, report_id, input, s3path, linenum) VALUES (%s, '', '', 'a', %s)",
+                [uid(number), number],
+            )
+    assert [(line.linenum, line.measurement_uid) for line in store.archived_lines("a")] == [(0, uid(0)), (1, uid(1))]
+    assert store.archived_lines("b") == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What an operator can set, with the defaults of a host of our own."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -34,9 +35,18 @@ class FastpathSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool_min_free_bytes: int = 256 * 1024 * 1024
     """A body that comes by HTTP is refused while the spool's disk has less than this free."""
 
-    workers: int = 2
-    """Threads that score and write, so that one scores while another waits for the disk; each holds one database
-    connection."""
+    workers: int = 0
+    """Processes that score; each has a database connection in the daemon, which writes its rows. 0: one for each
+    processor that the daemon may use."""
+
+    document_limit_s: float = 30.0
+    """Seconds after which a measurement that is being scored ends its process."""
+
+    worker_memory_bytes: int = 1024 * 1024 * 1024
+    """Memory that a scoring process may take for data; a measurement that needs more gets a failed row. 0: no limit."""
+
+    worker_recycle_bytes: int = 256 * 1024 * 1024
+    """A scoring process that occupies more after a batch is replaced. 0: never."""
 
     queue_size: int = 10_000
     """Measurements that wait in memory at most (their uids only; the bodies stay in the spool)."""
@@ -87,8 +97,37 @@ class FastpathSettings(msgspec.Struct, frozen=True, kw_only=True):
     write_to_db: bool = True
     """When false, measurements are scored and counted but neither written nor marked as scored."""
 
+    store_url: str = "file:///var/lib/ooniapi/objects"
+    """The object store that reruns read: `file:///directory` or `s3://bucket[/prefix]`."""
+
+    store_endpoint: str = ""
+    """Address of an S3 service other than Amazon's, such as `https://s3.example.org`."""
+
+    store_region: str = ""
+    """Region of the S3 service; empty for AWS_REGION or the service's default."""
+
+    store_access_key_id: str = ""
+    """Access key of the S3 service; empty for AWS_ACCESS_KEY_ID or the instance's role."""
+
+    store_secret_access_key: str = ""
+    """Secret to that key; empty for AWS_SECRET_ACCESS_KEY or the instance's role."""
+
+    state_directory: str = "/var/lib/fastpath"
+    """Where reruns keep what `--keep-s3-cache` downloads, and how far a rerun with `--no-write-to-db` came."""
+
+    cache_bytes: int = 20_000_000_000
+    """Most that `--keep-s3-cache` keeps, in bytes; what was unused for longest goes first."""
+
+    rerun_metrics_port: int = 8474
+    """TCP port of the `/metrics` endpoint of a rerun; 0 switches it off. Without the port a rerun goes on without."""
+
     log_level: str = "INFO"
     """Least severe log level that is written: DEBUG, INFO, WARNING or ERROR."""
+
+    @property
+    def worker_count(self) -> int:
+        """Number of scoring processes."""
+        return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def spool_root(self) -> Path:

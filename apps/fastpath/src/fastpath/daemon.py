@@ -1,8 +1,11 @@
-"""The daemon: threads, HTTP server, signals and the notices to the service manager, wired from the settings."""
+"""The daemon: threads, HTTP server, signals and the notices to the service manager, wired from the settings.
+
+One process takes measurements and writes rows; it has a thread for each scoring process, which asks that process for
+results and writes them. Metrics are all kept here: the scoring processes send what they measured with their results.
+"""
 
 import asyncio
 import contextlib
-import gc
 import logging
 import math
 import os
@@ -20,11 +23,15 @@ import core.metrics
 from core.spool import Spool
 from fastpath.config import FastpathSettings
 from fastpath.fingerprint_source import FingerprintSource
+from fastpath.garbage import tune_garbage_collector
 from fastpath.health import DatabaseHealth
 from fastpath.intake import Intake, IntakeQueue
-from fastpath.pipeline import Scorer, Worker, Writer
+from fastpath.pipeline import Worker
+from fastpath.poison import Suspects
+from fastpath.slot import Slot, trial_of
 from fastpath.store import Store
 from fastpath.sweeper import Sweeper
+from fastpath.writer import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -51,15 +58,19 @@ class Daemon:
         self.queue = IntakeQueue(settings.queue_size)
         self.stop = threading.Event()
         self.stop_deadline = math.inf
+        self.threads: list[threading.Thread] = []
         self.health = DatabaseHealth()
+        self.suspects = Suspects(self.spool)
         self.fingerprints = FingerprintSource(
             self._store(),
+            trial_of(self.suspects, self.spool, settings),
             refresh_s=settings.fingerprints_refresh_s,
             minimum=settings.fingerprints_minimum,
             mode=settings.fingerprints_mode,
         )
         self.sweeper = Sweeper(self.spool, self.queue, self._store(), self.health, self.stop, settings)
-        self.workers = [self._worker(number) for number in range(settings.workers)]
+        self.slots = [self._slot(number) for number in range(settings.worker_count)]
+        self.workers = [self._worker(slot) for slot in self.slots]
         self.executor = ThreadPoolExecutor(PUT_THREADS, thread_name_prefix="put")
         self.intake = Intake(
             self.spool,
@@ -81,6 +92,10 @@ class Daemon:
             reasons.append("The database does not answer. Start it, or check db_uri.")
         if not all(worker.is_alive() for worker in self.workers):
             reasons.append("A worker died. See the log, then restart the daemon.")
+        if not any(slot.up for slot in self.slots):
+            reasons.append("No scoring process runs. See the log for why they do not start.")
+        if self.suspects.systemic:
+            reasons.append("Scoring processes die over every measurement. See the log, then repair the installation.")
         return reasons
 
     def run(self) -> int:
@@ -95,7 +110,7 @@ class Daemon:
             core.metrics.serve(self.settings.metrics_port, self.settings.metrics_host)
         tune_garbage_collector()
         refresher = threading.Thread(target=self.fingerprints.run, args=(self.stop,), name="fingerprints", daemon=True)
-        threads = [refresher, self.sweeper, *self.workers]
+        threads = self.threads = [refresher, self.sweeper, *self.workers]
         for thread in threads:
             thread.start()
         logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the daemon itself says when it starts and stops
@@ -144,9 +159,13 @@ class Daemon:
         server.stop()
 
     async def _watchdog(self) -> None:
-        """Tell the service manager that the server and every worker are alive, as long as they are."""
+        """Tell the service manager that all is alive, as long as it is.
+
+        A worker's thread beats only while its scoring process gets on, or while it replaces one that does not.
+        """
         now = time.monotonic()
-        if all(worker.is_alive() and now - worker.beat < STUCK_AFTER_S for worker in self.workers):
+        alive = all(thread.is_alive() for thread in self.threads)
+        if alive and all(now - worker.beat < STUCK_AFTER_S for worker in self.workers):
             self.notifier.send("WATCHDOG=1")
 
     def _finish(self, threads: list[threading.Thread]) -> None:
@@ -156,10 +175,15 @@ class Daemon:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         late = [thread.name for thread in threads if thread.is_alive()]
+        for slot in self.slots:
+            slot.kill()  # of those whose thread is late; the others have ended
         self.executor.shutdown(wait=False, cancel_futures=True)
         log.info("fastpath stopped", queued=len(self.queue), unfinished=",".join(late) or "none")
 
-    def _worker(self, number: int) -> Worker:
+    def _slot(self, number: int) -> Slot:
+        return Slot(f"worker-{number}", self.spool, self.fingerprints, self.suspects, self.settings, self.stop.wait)
+
+    def _worker(self, slot: Slot) -> Worker:
         settings = self.settings
         writer = Writer(
             self._store(),
@@ -168,21 +192,10 @@ class Daemon:
             retry_min_s=settings.retry_min_s,
             retry_max_s=settings.retry_max_s,
         )
-        scorer = Scorer(self.spool, self.fingerprints)
-        return Worker(f"worker-{number}", scorer, writer, self.spool, self.queue, self.stop, settings)
+        return Worker(slot.name, slot, writer, self.spool, self.queue, self.stop, settings)
 
     def _store(self) -> Store:
         return Store(self.settings.db_uri, statement_timeout_s=self.settings.statement_timeout_s)
-
-
-def tune_garbage_collector() -> None:
-    """Have the collector look rarely: decoded documents hold no cycles, and a large one has a million containers.
-
-    With the default thresholds such a document costs four times as much, all of it in the collector.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 class ListenError(OSError):

@@ -1,21 +1,26 @@
 """Where the fingerprints in use come from: the database, looked at every hour.
 
-A load that fails, or brings too few, changes nothing: the former fingerprints stay in use. Before the first good load
-there is no matcher at all, and measurements wait in the spool, since a score without fingerprints would be wrong.
+New ones are compiled on trial first, in a process of its own that ends afterwards; only then are they handed to the
+scoring processes, each of which swaps them between two batches. A load that fails, or brings too few, changes nothing:
+the former fingerprints stay in use. Before the first good load nothing is scored and measurements wait in the spool,
+since a score without fingerprints would be wrong.
 """
 
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from fastpath import metrics
-from fastpath.fingerprints import DNS_FILE, HTTP_FILE, FingerprintError, from_rows, load_files
-from fastpath.matcher import Matcher, Mode
+from fastpath.fingerprints import DNS_FILE, HTTP_FILE, FingerprintError, load_files
+from fastpath.matcher import Mode
+from fastpath.scoring_client import ProcessLost
+from fastpath.scoring_protocol import Load, Loaded, encode
 from fastpath.store import FINGERPRINT_COLUMNS, Conflict, Fingerprint, RowsRefused, Store, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -24,40 +29,55 @@ RETRY_S = 2.0
 """Seconds between two attempts while there are no fingerprints at all."""
 
 
-class NotLoaded(RuntimeError):
-    """There are no fingerprints yet; nothing may be scored."""
+class FingerprintUpdate(msgspec.Struct, frozen=True):
+    """Fingerprints that compile, as the request that puts them to use; a higher generation is newer."""
+
+    generation: int
+    request: bytes
 
 
 class FingerprintSource:
-    """Holds the newest good matcher. `refresh` is called by one thread, `matcher` by any."""
+    """Holds the newest good fingerprints. `refresh` is called by one thread, `current` by any."""
 
-    def __init__(self, store: Store, *, refresh_s: float, minimum: int, mode: Mode = "declared") -> None:
-        """Load from `store`, every `refresh_s` seconds; fewer than `minimum` of either kind count as a failure."""
+    def __init__(
+        self,
+        store: Store,
+        trial: Callable[[bytes], Loaded],
+        *,
+        refresh_s: float,
+        minimum: int,
+        mode: Mode = "declared",
+    ) -> None:
+        """Load from `store`, every `refresh_s` seconds; fewer than `minimum` of either kind count as a failure.
+
+        `trial` compiles what an encoded `Load` holds, in a process of its own.
+        """
         self._store = store
+        self._trial = trial
         self._refresh_s = refresh_s
         self._minimum = minimum
         self._mode: Mode = mode
-        self._matcher: Matcher | None = None
+        self._current: FingerprintUpdate | None = None
         self._digest = ""
 
     @property
     def loaded(self) -> bool:
-        """Whether there is a matcher."""
-        return self._matcher is not None
+        """Whether there are fingerprints."""
+        return self._current is not None
 
     @property
-    def matcher(self) -> Matcher:
-        """The newest good matcher. Raises NotLoaded."""
-        if self._matcher is None:
-            raise NotLoaded("The fingerprints are not loaded. Import them with fastpath --import-fingerprints.")
-        return self._matcher
+    def current(self) -> FingerprintUpdate | None:
+        """The newest good fingerprints; None before the first."""
+        return self._current
 
     def refresh(self) -> bool:
         """Load the fingerprints and put them to use; return whether that went well. Failures are logged."""
         try:
+            started = time.perf_counter()
             dns, http = self._store.fingerprints()
+            metrics.FINGERPRINTS_FETCH_SECONDS.set(time.perf_counter() - started)
             self._use(dns, http)
-        except (Unavailable, Conflict, RowsRefused, FingerprintError) as error:
+        except (Unavailable, Conflict, RowsRefused, FingerprintError, ProcessLost) as error:
             metrics.FINGERPRINTS_ERRORS.inc()
             log.error("fingerprints not loaded", error=str(error), former_in_use=self.loaded)
             return False
@@ -89,14 +109,18 @@ class FingerprintSource:
         digest = hashlib.sha256(json.dumps([dns, http]).encode()).hexdigest()
         if self.loaded and digest == self._digest:
             return
-        fingerprints = from_rows(dns, http)
-        matcher = Matcher(fingerprints, self._mode)
-        for refusal in (*fingerprints.refused, *matcher.refused):
+        request = encode(Load(self._mode, list(map(dict, dns)), list(map(dict, http))))
+        loaded = self._trial(request)
+        if loaded.problem:
+            raise FingerprintError(loaded.problem)
+        for refusal in loaded.refused:
             log.warning("fingerprint not used", name=refusal.name, reason=refusal.message)
-        self._matcher, self._digest = matcher, digest
-        metrics.FINGERPRINTS.labels("dns").set(len(fingerprints.dns))
-        metrics.FINGERPRINTS.labels("http").set(len(fingerprints.http))
-        log.info("fingerprints loaded", dns=len(fingerprints.dns), http=len(fingerprints.http))
+        generation = self._current.generation + 1 if self._current else 1
+        self._current, self._digest = FingerprintUpdate(generation, request), digest
+        metrics.FINGERPRINTS.labels("dns").set(loaded.dns)
+        metrics.FINGERPRINTS.labels("http").set(loaded.http)
+        metrics.FINGERPRINTS_PREPARE_SECONDS.set(loaded.seconds)
+        log.info("fingerprints loaded", dns=loaded.dns, http=loaded.http, generation=generation)
 
 
 def import_directory(store: Store, directory: Path) -> dict[str, int]:

@@ -25,11 +25,16 @@ from typing import Any, Literal
 import msgspec
 
 from fastpath.automaton import LiteralSet, PrefixSet, RegexpSet, encode, is_utf8, regexp_problem
+from fastpath.expressions import literal_sequence, required_literal
 from fastpath.fingerprints import PATTERN_TYPES, Fingerprint, FingerprintSet, Refusal
 from fastpath.shape import decode_base64
 
 Mode = Literal["reference", "declared"]
 MODES: tuple[Mode, ...] = ("declared", "reference")
+
+
+_ALWAYS = -1
+"""Stands for the literal of a regular expression that has none."""
 
 
 class _Rules:
@@ -38,25 +43,33 @@ class _Rules:
     def __init__(self, fingerprints: Sequence[Fingerprint]) -> None:
         by_type = {kind: [f for f in fingerprints if f.pattern_type == kind] for kind in PATTERN_TYPES}
         self._full = group_by_pattern(by_type["full"])
+        self._full_lengths = frozenset(map(len, self._full))
+        self._full_sizes = frozenset(len(encode(pattern)) for pattern in self._full)
         self._prefix = group_by_pattern(by_type["prefix"])
         self._prefixes = PrefixSet(self._prefix) if self._prefix else None
-        contained = group_by_pattern(by_type["contains"])
-        self._contained = tuple(contained.values())
-        self._literals = LiteralSet([encode(pattern) for pattern in contained]) if contained else None
         searched = group_by_pattern(by_type["regexp"])
-        self._searched = tuple(searched.values())
-        self._regexps = RegexpSet(list(searched)) if searched else None
+        required = {pattern: required_literal(pattern) for pattern in searched}
+        contained: dict[str, tuple[Fingerprint, ...]] = {text: () for text in required.values() if text is not None}
+        contained.update(group_by_pattern(by_type["contains"]))
+        self._contained = tuple(contained.values())
+        self._literals = LiteralSet([encode(text) for text in contained]) if contained else None
+        # A regular expression is tried where the literal that it needs has been found, or always if it needs none.
+        numbers = {text: number for number, text in enumerate(contained)}
+        self._searches: dict[int, list[_Search]] = {}
+        for pattern, group in searched.items():
+            text = required[pattern]
+            self._searches.setdefault(_ALWAYS if text is None else numbers[text], []).append(_Search(pattern, group))
         self.has_prefixes = bool(self._prefix)
 
     def match_text(self, text: str) -> list[Fingerprint]:
         """Return the fingerprints that match `text`, each once."""
         matches: list[Fingerprint] = []
-        if self._full:
+        if len(text) in self._full_lengths:  # before a lookup, which would read all of a long text to hash it
             matches.extend(self._full.get(text, ()))
         if self._prefixes is not None:
             for pattern in self._prefixes.find(text):
                 matches.extend(self._prefix[pattern])
-        if self._literals is not None or self._regexps is not None:
+        if self._literals is not None or self._searches:
             try:
                 data, valid = text.encode(), True
             except UnicodeEncodeError:
@@ -65,28 +78,52 @@ class _Rules:
         return matches
 
     def match_bytes(self, data: bytes) -> list[Fingerprint]:
-        """Return the fingerprints that match `data`, each once; patterns are compared as UTF-8."""
+        """Return the fingerprints of the types contains, full and regexp that match `data`, each once, as UTF-8."""
         matches: list[Fingerprint] = []
-        if self._full or self._prefixes is not None:
+        if len(data) in self._full_sizes:
             # Bytes that are no UTF-8 become lone surrogates, which no pattern holds.
-            text = data.decode("utf-8", "surrogateescape")
-            matches.extend(self._full.get(text, ()))
-            if self._prefixes is not None:
-                for pattern in self._prefixes.find(text):
-                    matches.extend(self._prefix[pattern])
+            matches.extend(self._full.get(data.decode("utf-8", "surrogateescape"), ()))
         self._scan(data, matches, valid=None)
         return matches
 
     def _scan(self, data: bytes, matches: list[Fingerprint], *, valid: bool | None) -> None:
         """Add what is found in `data`; `valid` tells whether it is UTF-8, None that this is not known."""
-        if self._literals is not None:
-            for number in self._literals.find(data):
-                matches.extend(self._contained[number])
-        if self._regexps is not None:
-            if valid is None:
-                valid = is_utf8(data)
-            for number in self._regexps.find(data, is_utf8=valid):
-                matches.extend(self._searched[number])
+        hits = [] if self._literals is None else self._literals.find(data)
+        searches = self._searches
+        if not hits and _ALWAYS not in searches:
+            return
+        for number in hits:
+            matches.extend(self._contained[number])
+        if not searches:
+            return
+        for number in (*hits, _ALWAYS):
+            for search in searches.get(number, ()):
+                if valid is None:
+                    valid = is_utf8(data)
+                if search.found_in(data, is_utf8=valid):
+                    matches.extend(search.fingerprints)
+
+
+class _Search:
+    """A regular expression in a body or header; one of literals and `.*` only is looked for without an engine."""
+
+    def __init__(self, pattern: str, fingerprints: tuple[Fingerprint, ...]) -> None:
+        self.fingerprints = fingerprints
+        sequence = literal_sequence(pattern)
+        self._sequence = None if sequence is None else tuple(map(encode, sequence))
+        self._regexp = RegexpSet([pattern]) if sequence is None else None
+
+    def found_in(self, data: bytes, *, is_utf8: bool) -> bool:
+        """Tell whether the expression is found in `data`."""
+        if self._regexp is not None:
+            return bool(self._regexp.find(data, is_utf8=is_utf8))
+        position = 0
+        for part in self._sequence or ():
+            position = data.find(part, position)
+            if position < 0:
+                return False
+            position += len(part)
+        return True
 
 
 class Matcher:

@@ -4,210 +4,64 @@ Every step can be repeated: a row that exists is left alone, a file that was mov
 interrupted anywhere is simply done again, and a measurement leaves `incoming` only when its row is committed.
 """
 
-import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
+from typing import Protocol
 
 import structlog
 
 from core.crashpoints import crash_point
 from core.ids import parse_measurement_uid
-from core.spool import Spool, TornFile
+from core.spool import Spool
 from fastpath import metrics
 from fastpath.config import FastpathSettings
-from fastpath.document import UNVERIFIED, Document
-from fastpath.fingerprint_source import FingerprintSource
-from fastpath.health import DatabaseHealth
 from fastpath.intake import IntakeQueue
-from fastpath.process import process
-from fastpath.row import Row, fallback_row
-from fastpath.store import Conflict, RowsRefused, Store, Unavailable
+from fastpath.score import SCORERS
+from fastpath.scorer import QUARANTINED, Kind, Scored
+from fastpath.slot import Finished
+from fastpath.writer import ROW_REFUSED, Stopping, Writer, Written
 
 log = structlog.get_logger(__name__)
 
-ROW_REFUSED = "row_refused"
-"""The reason in the row of a measurement whose full row the database refused."""
+__all__ = ["ROW_REFUSED", "Kind", "Scored", "Stopping", "Worker", "Writer"]
 
 IDLE_S = 0.5
 """Seconds after which an idle worker looks whether it should stop."""
 
 
-class Kind(StrEnum):
-    """What became of one measurement when it was read and scored."""
+class Scorer(Protocol):
+    """What scores; see `Slot`."""
 
-    ROW = "row"
-    DISCARDED = "discarded"
-    REJECTED = "rejected"
-    TORN = "torn"
-    MISSING = "missing"
-    UNREADABLE = "unreadable"
-
-
-QUARANTINED = (Kind.REJECTED, Kind.TORN)
-"""The kinds that are set aside; their values are the reason classes of the metric."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One measurement after scoring: `row` for kind ROW, `reason` (a sentence or a code) for the others."""
-
-    uid: str
-    kind: Kind
-    reason: str = ""
-    row: Row | None = None
-
-
-class Scorer:
-    """Reads measurements from the spool and scores them; the part that moves into a process per core."""
-
-    def __init__(self, spool: Spool, fingerprints: FingerprintSource) -> None:
-        """Score what lies in `spool` with the newest matcher of `fingerprints`."""
-        self._spool = spool
-        self._fingerprints = fingerprints
+    on_wait: Callable[[], None]
 
     @property
     def ready(self) -> bool:
-        """Whether fingerprints are loaded; without them nothing may be scored."""
-        return self._fingerprints.loaded
+        """Whether measurements may be scored at all."""
 
-    def score_batch(self, uids: Sequence[str]) -> list[Scored]:
-        """Return one result per uid, in order. Never raises for what a measurement contains."""
-        return [self._timed(uid) for uid in uids]
+    def arrange(self, uids: Sequence[str]) -> list[list[str]]:
+        """Return the uids in groups that are scored one after the other."""
 
-    def _timed(self, uid: str) -> Scored:
-        started = time.perf_counter()
-        scored = self._score(uid)
-        metrics.SCORE_SECONDS.observe(time.perf_counter() - started)
-        return scored
+    def begin(self, uids: Sequence[str]) -> None:
+        """Ask for the results of a group."""
 
-    def _score(self, uid: str) -> Scored:
-        try:
-            record = self._spool.read(uid)
-        except TornFile as error:
-            return Scored(uid, Kind.TORN, str(error))
-        except OSError as error:
-            log.error("measurement not readable", uid=uid, error=str(error))
-            return Scored(uid, Kind.UNREADABLE, str(error))
-        if record is None:
-            return Scored(uid, Kind.MISSING)
-        outcome = process(uid, record.body, self._fingerprints.matcher, report_id=record.report_id or None)
-        reason = outcome.reason or ""
-        if reason.startswith("internal_error:"):
-            metrics.UNHANDLED.labels("scorer").inc()
-            log.error("scorer failed", uid=uid, reason=reason)
-        return Scored(uid, Kind(outcome.kind), reason, outcome.row)
+    def finish(self) -> Finished:
+        """Return the results that were asked for."""
 
+    def idle(self) -> None:
+        """Use the time when there is nothing to score."""
 
-def minimal_row(row: Row) -> Row:
-    """Return the least row that stands for `row`: all but the network comes from the uid, and it is a failure."""
-    network = Document({"probe_asn": f"AS{row.probe_asn}"}, UNVERIFIED)
-    return fallback_row(row.measurement_uid, network, ROW_REFUSED, None)
-
-
-class Stopping(Exception):
-    """The batch was given up; it is still in the spool."""
-
-
-@dataclass(slots=True)
-class Written:
-    """What became of the rows of one batch."""
-
-    new: list[str] = field(default_factory=list)
-    duplicates: list[str] = field(default_factory=list)
-    fallbacks: list[str] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)
-
-
-class Writer:
-    """Writes rows until the database has them, whatever it takes."""
-
-    def __init__(
-        self, store: Store, health: DatabaseHealth, stop: threading.Event, *, retry_min_s: float, retry_max_s: float
-    ) -> None:
-        """Write by `store`; give up only when `stop` is set. Pauses grow from `retry_min_s` to `retry_max_s`."""
-        self._store = store
-        self._health = health
-        self._stop = stop
-        self._retry_min_s = retry_min_s
-        self._retry_max_s = retry_max_s
-        self.on_attempt: Callable[[], None] = lambda: None
-        """Called before each attempt: waiting for the database, however long, is not being stuck."""
-
-    def write(self, rows: Sequence[Row]) -> Written:
-        """Write rows and counters; return what became of each.
-
-        Rows that the database refuses are found by bisection, so that the others get in: such a row is replaced by a
-        minimal one, and reported as refused when even that does not fit.
-
-        Raises:
-            Stopping: the daemon stops and the database does not answer. Some rows may be written.
-        """
-        written = Written()
-        if rows:
-            self._write(rows, written)
-        return written
+    def settled(self, uid: str) -> None:
+        """Note that a measurement of kind POISON was set aside."""
 
     def close(self) -> None:
-        """Close the connection to the database."""
-        self._store.close()
-
-    def _write(self, rows: Sequence[Row], written: Written) -> None:
-        try:
-            new = self._insert(rows)
-        except RowsRefused as refusal:
-            if len(rows) > 1:
-                middle = len(rows) // 2
-                self._write(rows[:middle], written)
-                self._write(rows[middle:], written)
-            else:
-                self._fall_back(rows[0], refusal, written)
-            return
-        for row in rows:
-            uid = row.measurement_uid
-            (written.new if uid in new else written.duplicates).append(uid)
-
-    def _fall_back(self, row: Row, refusal: RowsRefused, written: Written) -> None:
-        uid = row.measurement_uid
-        log.warning("row refused, writing a minimal one", uid=uid, error=str(refusal))
-        try:
-            new = self._insert([minimal_row(row)])
-        except RowsRefused as error:
-            written.refused.append((uid, str(error)))
-            return
-        (written.fallbacks if uid in new else written.duplicates).append(uid)
-
-    def _insert(self, rows: Sequence[Row]) -> set[str]:
-        """Insert in one transaction, again and again until the database answers."""
-        pause = self._retry_min_s
-        while True:
-            self.on_attempt()
-            started = time.perf_counter()
-            try:
-                new = self._store.insert(rows)
-            except RowsRefused:
-                metrics.DATABASE_ERRORS.labels("refused").inc()
-                self._health.answered()
-                raise
-            except Conflict:
-                metrics.DATABASE_ERRORS.labels("conflict").inc()
-            except Unavailable as error:
-                metrics.DATABASE_ERRORS.labels("unavailable").inc()
-                self._health.failed(str(error))
-            else:
-                metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
-                self._health.answered()
-                return new
-            if self._stop.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311 jitter is no secret
-                raise Stopping
-            pause = min(pause * 2, self._retry_max_s)
+        """Let go of everything; it may be used again afterwards."""
 
 
 class Worker(threading.Thread):
-    """A thread that takes batches from the queue until it is asked to stop."""
+    """A thread that takes batches from the queue until it is asked to stop: it writes one while the next is scored."""
 
     def __init__(
         self,
@@ -227,55 +81,114 @@ class Worker(threading.Thread):
         self._queue = queue
         self._stop_event = stop
         self._settings = settings
+        self._groups: deque[list[str]] = deque()
+        """Groups of uids that were taken and wait to be scored."""
+        self._scored: list[Scored] = []
+        self._held: set[str] = set()
+        self._began = 0.0
         self._writer.on_attempt = self._show_life
+        self._scorer.on_wait = self._show_life
         self.beat = time.monotonic()
         """When this worker last showed that it is alive, on the monotonic clock."""
 
     def run(self) -> None:
-        """Work until asked to stop; the batch in hand is finished, or given up when the database is away."""
+        """Work until asked to stop; what is in hand is finished, or given up when the database is away."""
         try:
-            self._work_until_stopped()
+            while not self._stop_event.is_set():
+                self._show_life()
+                self._round()
+            self._last_round()
         finally:
+            self._scorer.close()
             self._writer.close()
 
-    def _work_until_stopped(self) -> None:
-        while not self._stop_event.is_set():
-            self._show_life()
-            if not self._scorer.ready:
-                self._stop_event.wait(IDLE_S)
-                continue
-            uids = self._queue.take(self._settings.batch_rows, self._settings.batch_linger_s, IDLE_S)
-            if uids:
-                self._work(uids)
+    def process_batch(self, uids: Sequence[str]) -> None:
+        """Score, write and mark the given measurements. Raises Stopping."""
+        self._hold(uids)
+        while self._groups or self._scored:
+            self._step()
 
     def _show_life(self) -> None:
         self.beat = time.monotonic()
 
-    def _work(self, uids: list[str]) -> None:
+    def _round(self) -> None:
         try:
-            self.process_batch(uids)
+            if not self._groups and self._scorer.ready:
+                self._hold(self._take())
+            if self._groups or self._scored:
+                self._step()
+            else:
+                self._scorer.idle()
+                if not self._scorer.ready:
+                    self._stop_event.wait(IDLE_S)
         except Stopping:
             pass
         except Exception:
             metrics.UNHANDLED.labels("worker").inc()
-            log.exception("batch failed, the next sweep tries it again", measurements=len(uids))
+            log.exception("batch failed, the next sweep tries it again", measurements=len(self._held))
+            self._give_up()
             self._stop_event.wait(1.0)
-        finally:
-            self._queue.done(uids)
 
-    def process_batch(self, uids: Sequence[str]) -> None:
-        """Score, write and mark the given measurements. Raises Stopping."""
-        started = time.perf_counter()
-        results = self._scorer.score_batch(uids)
-        crash_point("fastpath.after_score")
-        if self._settings.write_to_db:
-            self._keep(results)
-        else:
-            metrics.MEASUREMENTS.labels("not_written").inc(len(results))
-        metrics.BATCH_ROWS.observe(len(uids))
-        metrics.BATCH_SECONDS.observe(time.perf_counter() - started)
+    def _last_round(self) -> None:
+        """Write what is scored already."""
+        self._groups.clear()
+        try:
+            if self._scored:
+                self._step()
+        except Stopping:
+            pass
+        except Exception:
+            metrics.UNHANDLED.labels("worker").inc()
+            log.exception("batch failed, the next start tries it again", measurements=len(self._held))
+
+    def _take(self) -> list[str]:
+        if self._scored and len(self._queue) < self._settings.batch_rows:
+            return []  # there is no backlog: what is scored goes first, then a batch of what has come by then
+        return self._queue.take(self._settings.batch_rows, self._settings.batch_linger_s, IDLE_S)
+
+    def _hold(self, uids: Sequence[str]) -> None:
+        if uids:
+            self._held.update(uids)
+            self._groups.extend(self._scorer.arrange(uids))
+
+    def _release(self, uids: Iterable[str]) -> None:
+        uids = list(uids)
+        self._queue.done(uids)
+        self._held.difference_update(uids)
+
+    def _give_up(self) -> None:
+        """Leave everything in hand to the next sweep."""
+        self._scorer.close()
+        self._groups.clear()
+        self._scored = []
+        self._release(self._held)
+
+    def _step(self) -> None:
+        """Have one group scored, and write in the meantime what was scored before. Raises Stopping."""
+        group = self._groups.popleft() if self._groups else []
+        began = time.perf_counter()
+        if group:
+            self._scorer.begin(group)
+        if self._scored:
+            self._keep(self._scored)
+            self._scored = []
+        if group:
+            finished = self._scorer.finish()
+            self._groups.extendleft(reversed(finished.left))
+            self._scored, self._began = finished.results, began
+            crash_point("fastpath.after_score")
 
     def _keep(self, results: Sequence[Scored]) -> None:
+        _observe(results)
+        if self._settings.write_to_db:
+            self._write(results)
+        else:
+            metrics.MEASUREMENTS.labels("not_written").inc(len(results))
+        self._release(scored.uid for scored in results)
+        metrics.BATCH_ROWS.observe(len(results))
+        metrics.BATCH_SECONDS.observe(time.perf_counter() - self._began)
+
+    def _write(self, results: Sequence[Scored]) -> None:
         written = self._writer.write([scored.row for scored in results if scored.row is not None])
         crash_point("fastpath.after_commit")
         discarded = [scored.uid for scored in results if scored.kind is Kind.DISCARDED]
@@ -285,7 +198,9 @@ class Worker(threading.Thread):
             self._quarantine(uid, "refused", reason)
         for scored in results:
             if scored.kind in QUARANTINED:
-                self._quarantine(scored.uid, scored.kind.value, scored.reason)
+                moved = self._quarantine(scored.uid, scored.kind.value, scored.reason)
+                if moved and scored.kind is Kind.POISON:
+                    self._scorer.settled(scored.uid)
         _count(results, written, discarded)
 
     def _mark(self, uids: Sequence[str]) -> None:
@@ -294,15 +209,36 @@ class Worker(threading.Thread):
         except OSError as error:  # their rows are committed; the next sweep finds the files and tries again
             log.error("measurements not marked as scored", measurements=len(uids), error=str(error))
 
-    def _quarantine(self, uid: str, reason_class: str, reason: str) -> None:
+    def _quarantine(self, uid: str, reason_class: str, reason: str) -> bool:
+        """Set a measurement aside; return whether it is. If not it stays where it is, and a later sweep tries again."""
         try:
-            self._spool.quarantine(uid, reason)
+            moved = self._spool.quarantine(uid, reason)
         except OSError as error:
             log.error("measurement not quarantined", uid=uid, reason=reason, error=str(error))
-            return
+            return False
+        if not moved:
+            log.error("measurement not quarantined: the quarantine is full", uid=uid, reason=reason)
+            return False
         metrics.QUARANTINED.labels(reason_class).inc()
         metrics.MEASUREMENTS.labels("quarantined").inc()
         log.warning("measurement quarantined", uid=uid, reason=reason)
+        return True
+
+
+def _observe(results: Sequence[Scored]) -> None:
+    """Take note of what scoring took and of what went wrong in it."""
+    for scored in results:
+        if scored.row is not None:
+            name = scored.row.test_name
+            metrics.SCORE_SECONDS.labels(name if name in SCORERS else "other").observe(scored.seconds)
+        elif scored.kind is Kind.UNREADABLE:
+            log.error("measurement not readable", uid=scored.uid, error=scored.reason)
+        if scored.match_seconds:
+            metrics.MATCH_SECONDS.observe(scored.match_seconds)
+        metrics.SCORED_BYTES.inc(scored.size)
+        if scored.reason.startswith("internal_error:"):
+            metrics.UNHANDLED.labels("scorer").inc()
+            log.error("scorer failed", uid=scored.uid, reason=scored.reason)
 
 
 def _count(results: Sequence[Scored], written: Written, discarded: Sequence[str]) -> None:
@@ -311,6 +247,9 @@ def _count(results: Sequence[Scored], written: Written, discarded: Sequence[str]
     metrics.MEASUREMENTS.labels("duplicate").inc(len(written.duplicates))
     metrics.MEASUREMENTS.labels("discarded").inc(len(discarded))
     metrics.MEASUREMENTS.labels("missing").inc(sum(scored.kind is Kind.MISSING for scored in results))
+    new = set(written.new)
+    observed = sum(scored.uid in new for scored in results if scored.row is not None and scored.row.observation)
+    metrics.OPENVPN_OBSERVATIONS.inc(observed)
     now = datetime.now(UTC)
     for uid in (*written.new, *written.fallbacks):
         seconds = (now - parse_measurement_uid(uid).received_at).total_seconds()

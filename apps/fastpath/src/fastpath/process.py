@@ -24,16 +24,15 @@ from typing import Literal
 import msgspec
 
 from core.envelope import DocumentError
-from fastpath.document import COUNTRY_UNKNOWN, NETWORK_UNKNOWN, Document, discard_reason, open_document
+from fastpath.document import COUNTRY_UNKNOWN, NETWORK_UNKNOWN, Document, discard_reason, open_document, salvage
 from fastpath.matcher import Matcher
+from fastpath.openvpn_rows import TEST_NAME as OPENVPN
+from fastpath.openvpn_rows import observe
 from fastpath.row import Row, RowError, Unidentifiable, build_row, fallback_row
 from fastpath.score import score_measurement
 from fastpath.score.common import failed_scores
 from fastpath.score.flags import Flags, check_start_time, derive_flags
 from fastpath.shape import JsonObject, ShapeError
-
-_SKIMMED = "_webconnectivity_"
-"""Part of the uids of measurements that are decoded no further than needed."""
 
 Kind = Literal["row", "discarded", "rejected"]
 
@@ -57,15 +56,15 @@ def process(uid: str, body: bytes, matcher: Matcher, *, report_id: str | None = 
         return Outcome("rejected", "no_measurement_uid")
     document: Document | None = None
     try:
-        document = open_document(body, skimmed=_SKIMMED in uid)
+        document = open_document(body, uid)
         measurement = document.measurement
         discarded = discard_reason(measurement)
         if discarded is not None:
             return Outcome("discarded", discarded)
         scores = score_measurement(measurement, matcher)
-        check_start_time(scores, measurement, uid)
+        started = check_start_time(scores, measurement, uid)
         flags = derive_flags(scores)
-        row = build_row(uid, document, scores, flags)
+        row = _observed(build_row(uid, document, scores, flags, started), document)
     except (DocumentError, RowError) as error:
         reason = error.reason
     except ShapeError as error:
@@ -76,12 +75,12 @@ def process(uid: str, body: bytes, matcher: Matcher, *, report_id: str | None = 
         reason = _internal(error)
     else:
         return Outcome("row", None, scores, flags, row)
-    return _without_scores(uid, document, reason, report_id)
+    return _without_scores(uid, document or salvage(body), reason, report_id)
 
 
 def _without_scores(uid: str, document: Document | None, reason: str, report_id: str | None) -> Outcome:
     try:
-        row = fallback_row(uid, document, reason, report_id)
+        row = _observed(fallback_row(uid, document, reason, report_id), document)
     except Unidentifiable as error:
         return Outcome("rejected", f"unidentifiable:{error.field}:{reason}")
     except Exception as error:  # noqa: BLE001 as above
@@ -91,6 +90,13 @@ def _without_scores(uid: str, document: Document | None, reason: str, report_id:
     if row.probe_asn == 0:
         return Outcome("discarded", NETWORK_UNKNOWN)
     return Outcome("row", reason, failed_scores(), Flags(anomaly=False, confirmed=False, msm_failure=True), row)
+
+
+def _observed(row: Row, document: Document | None) -> Row:
+    """Return the row with what the document observed besides, for the one test that has a table of its own."""
+    if row.test_name != OPENVPN or document is None:
+        return row
+    return msgspec.structs.replace(row, observation=observe(document.measurement))
 
 
 def _internal(error: Exception) -> str:

@@ -10,6 +10,7 @@ somewhere: a failed measurement with a reason, made by `fallback_row`.
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeAlias, cast
 
@@ -18,6 +19,7 @@ import msgspec
 from core.ids import IdentifierError, MeasurementUid, ReportId, parse_measurement_uid, parse_report_id
 from core.testnames import KNOWN_TEST_NAMES
 from fastpath.document import UNVERIFIED, Document
+from fastpath.observation import Observation
 from fastpath.score.common import failed_scores
 from fastpath.score.flags import Flags
 from fastpath.shape import JsonObject, Measurement
@@ -36,6 +38,8 @@ LATEST_START = datetime.fromisoformat("2106-02-07 06:28:15")
 MEEK = "meek_fronted_requests_test"
 _NAMES_BY_SHORT_NAME = {name.replace("_", ""): name for name in KNOWN_TEST_NAMES}
 _OLD_REPORT_ID = re.compile(r"[0-9TZ]{8,20}_AS([0-9]{1,10})_[A-Za-z0-9]{1,80}", re.ASCII)
+_DATED_REPORT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z_", re.ASCII)
+_EARLY_UID = re.compile(r"01[0-9]{8}[0-9a-f]{30}", re.ASCII)
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -73,10 +77,14 @@ class Row(msgspec.Struct, frozen=True):
     ooni_run_link_id: int | None
     is_verified: str
     reason: str | None = None
+    observation: Observation | None = None
+    """What goes to table `obs_openvpn` along with this row."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values by column name."""
-        return msgspec.structs.asdict(self)
+        values = msgspec.structs.asdict(self)
+        del values["observation"]
+        return values
 
 
 # The columns before `probe_asn` hold text out of the document; they are checked and cleaned together.
@@ -100,45 +108,44 @@ class Unidentifiable(Exception):
         self.field = field
 
 
-def build_row(uid: str, document: Document, scores: JsonObject, flags: Flags) -> Row:
-    """Return the row of a scored measurement.
+def build_row(uid: str, document: Document, scores: JsonObject, flags: Flags, started: datetime | None = None) -> Row:
+    """Return the row of a scored measurement; `started` is its start time where that has been parsed already.
 
     Raises:
         RowError: a value is missing, malformed, or of a type that its column cannot hold.
     """
     measurement = document.measurement
-    test_name = measurement.get("test_name") or ""
+    get = measurement.get
+    test_name = get("test_name") or ""
     input_text, domain = input_and_domain(measurement, test_name)
-    texts = _storable_texts(
-        (
-            uid,
-            measurement.get("report_id"),
-            input_text,
-            domain,
-            measurement.get("probe_cc") or "",
-            test_name,
-            *_descriptive_texts(measurement),
-        )
-    )
-    annotations = measurement.get("annotations")
+    report_id, country = get("report_id"), get("probe_cc") or ""
+    texts = _storable_texts(_texts(uid, report_id, input_text, domain, country, test_name, measurement))
+    annotations = get("annotations")
     run_link = annotations.get("ooni_run_link_id") if type(annotations) is dict else None
-    asn = parse_asn(measurement.get("probe_asn"))
+    asn = parse_asn(get("probe_asn"))
     if asn is None:
         raise RowError("bad_probe_asn")
+    test_started = _start_time(measurement, "test_start_time")
+    if started is None:
+        started = _start_time(measurement, "measurement_start_time")
+    elif not EARLIEST_START <= started <= LATEST_START:
+        raise RowError("out_of_range:measurement_start_time")
+    runtime = get("test_runtime")
     analysis = scores.get("analysis")
+    # By position, in the order of the columns: names would double the time.
     return Row(
         *texts,
-        probe_asn=asn,
-        test_start_time=_start_time(measurement, "test_start_time"),
-        measurement_start_time=_start_time(measurement, "measurement_start_time"),
-        scores=encode_scores(scores),
-        anomaly=flags.anomaly,
-        confirmed=flags.confirmed,
-        msm_failure=flags.msm_failure,
-        blocking_type=analysis.get("blocking_type", "") if analysis else "",
-        test_runtime=_runtime(measurement.get("test_runtime")),
-        ooni_run_link_id=None if run_link is None else _run_link_id(run_link),
-        is_verified=document.is_verified,
+        asn,
+        test_started,
+        started,
+        encode_scores(scores),
+        flags.anomaly,
+        flags.confirmed,
+        flags.msm_failure,
+        analysis.get("blocking_type", "") if analysis else "",
+        runtime if type(runtime) is float else _runtime(runtime),
+        None if run_link is None else _run_link_id(run_link),
+        document.is_verified,
     )
 
 
@@ -146,8 +153,8 @@ def fallback_row(uid: str, document: Document | None, reason: str, report_id: st
     """Return the row of a document that could not be scored or stored as sent.
 
     Country, network, test and times come from the document, else from the uid (time of receipt, country, test), else
-    from the report id of the document or the one given (network). It is always a failed measurement, neither anomaly
-    nor confirmed.
+    from the report id of the document or the one given. It is always a failed measurement, neither anomaly nor
+    confirmed.
 
     Raises:
         Unidentifiable: country, network or time are not to be had.
@@ -172,8 +179,7 @@ def fallback_row(uid: str, document: Document | None, reason: str, report_id: st
         raise Unidentifiable("probe_asn")
     start = _loose_time(measurement, "measurement_start_time")
     test_start = _loose_time(measurement, "test_start_time")
-    received = receive_time(uid)
-    started = start or test_start or (received and received.replace(microsecond=0))
+    started = start or test_start or _other_time(uid, report_ids)
     if started is None:
         raise Unidentifiable("measurement_start_time")
 
@@ -186,15 +192,8 @@ def fallback_row(uid: str, document: Document | None, reason: str, report_id: st
     except RowError:
         sent = measurement.get("input")
         input_text, domain = (sent if type(sent) is str else ""), ""
-    texts = (
-        uid,
-        report_ids[0] if report_ids else "",
-        input_text,
-        domain,
-        country,
-        test_name,
-        *(text if type(text) is str else "" for text in _descriptive_texts(measurement)),
-    )
+    own = _texts(uid, report_ids[0] if report_ids else "", input_text, domain, country, test_name, measurement)
+    texts = tuple(text if type(text) is str else None for text in own)
     return Row(
         *_storable_texts(texts),
         probe_asn=asn,
@@ -219,7 +218,7 @@ def encode_scores(scores: JsonObject) -> str:
         RowError: they are longer than MAX_SCORES_LENGTH or nested too deeply.
     """
     try:
-        text = msgspec.json.encode(scores).decode()
+        text = _encode(scores).decode()
     except (UnicodeError, OverflowError, TypeError, ValueError, RecursionError):
         text = ""
     if not text or "\\u0000" in text:
@@ -230,6 +229,9 @@ def encode_scores(scores: JsonObject) -> str:
     if len(text) > MAX_SCORES_LENGTH:
         raise RowError("scores_too_large")
     return text
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def storable(text: str) -> str:
@@ -273,62 +275,101 @@ def parse_asn(value: Any) -> int | None:
     return asn if 0 <= asn <= MAX_ASN else None
 
 
-def _descriptive_texts(measurement: Measurement) -> tuple[Any, ...]:
-    """Return the last nine of the text columns as sent; null and absent have become their defaults."""
+def _texts(
+    uid: str, report_id: Any, input_text: str, domain: str, country: Any, test_name: Any, measurement: Measurement
+) -> tuple[Any, ...]:
+    """Return the text columns as sent; those not given have their defaults where the key is absent."""
     get = measurement.get
     annotations = get("annotations")
     about = annotations.get if type(annotations) is dict else _NOTHING.get
-    address, helper_type = _helper(get("test_helpers"))
-    platform = about("platform")
-    values = (
-        about("architecture"),
-        about("engine_name"),
-        about("engine_version"),
-        get("software_name"),
-        get("software_version"),
-        get("test_version"),
-        address,
-        helper_type,
+    helpers = get("test_helpers")
+    backend = helpers.get("backend") if type(helpers) is dict else None
+    helper = backend.get if type(backend) is dict else _NOTHING.get
+    return (
+        uid,
+        report_id,
+        input_text,
+        domain,
+        country,
+        test_name,
+        about("platform", _UNSET),
+        about("architecture", ""),
+        about("engine_name", ""),
+        about("engine_version", ""),
+        get("software_name", ""),
+        get("software_version", ""),
+        get("test_version", ""),
+        helper("address", ""),
+        helper("type", ""),
     )
-    return ("unset" if platform is None else platform, *["" if value is None else value for value in values])
 
 
 _NOTHING: JsonObject = {}
+_UNSET = "unset"
+_FIRST_DESCRIPTIVE = _TEXT_COLUMNS.index("platform")
 
 
-def _helper(helpers: Any) -> tuple[Any, Any]:
-    backend = helpers.get("backend") if type(helpers) is dict else None
-    return (backend.get("address"), backend.get("type")) if type(backend) is dict else ("", "")
+def _without_nulls(texts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the text columns with the defaults of those that a document may give as null."""
+    fixed, descriptive = texts[:_FIRST_DESCRIPTIVE], texts[_FIRST_DESCRIPTIVE:]
+    platform, *others = descriptive
+    return (*fixed, _UNSET if platform is None else platform, *("" if text is None else text for text in others))
 
 
 def _storable_texts(texts: tuple[Any, ...]) -> _Texts:
     try:
         joined = "".join(texts)
     except TypeError:
-        wrong = next(column for column, text in zip(_TEXT_COLUMNS, texts, strict=True) if type(text) is not str)
-        raise RowError(f"bad_type:{wrong}") from None
+        texts = _without_nulls(texts)
+        wrong = [column for column, text in zip(_TEXT_COLUMNS, texts, strict=True) if type(text) is not str]
+        if wrong:
+            raise RowError(f"bad_type:{wrong[0]}") from None
+        joined = "".join(texts)
     if joined.isascii() and "\0" not in joined:
         return cast("_Texts", texts)
     return cast("_Texts", tuple(storable(text) for text in texts))
 
 
 def _start_time(measurement: Measurement, key: str) -> datetime:
-    start = _loose_time(measurement, key)
-    if start is None:
+    text = measurement.get(key)
+    if type(text) is not str:
         raise RowError(f"bad_{key}")
+    try:
+        start = parse_time(text)
+    except ValueError:
+        raise RowError(f"bad_{key}") from None
     if not EARLIEST_START <= start <= LATEST_START:
         raise RowError(f"out_of_range:{key}")
     return start
 
 
 def _loose_time(measurement: Measurement, key: str) -> datetime | None:
-    text = measurement.get(key)
-    if type(text) is not str:
-        return None
     try:
-        return parse_time(text)
+        return _start_time(measurement, key)
+    except RowError:
+        return None
+
+
+def _other_time(uid: str, report_ids: Sequence[str]) -> datetime | None:
+    """Return when a measurement was received, to the second, else what its report ids or an early uid tell.
+
+    Report ids of any age start with `<YYYYMMDD>T<hhmmss>Z_`, or tell no time; early uids are `01<YYYYMMDD>…`.
+    """
+    received = receive_time(uid)
+    if received is not None:
+        return received.replace(microsecond=0)
+    texts = [text[:15] for text in report_ids if _DATED_REPORT_ID.match(text)]
+    if _EARLY_UID.fullmatch(uid):
+        texts.append(uid[2:10])
+    return next(filter(None, map(_time_of_text, texts)), None)
+
+
+def _time_of_text(text: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
+    return time if EARLIEST_START <= time <= LATEST_START else None
 
 
 def _runtime(value: Any) -> float:

@@ -7,7 +7,6 @@ Throughout, null counts as absent, and where a list is read an empty string or o
 wire contract.
 """
 
-import base64
 import binascii
 from typing import Any, TypeAlias
 
@@ -83,6 +82,6 @@ def decode_base64(data: Any, place: str) -> bytes:
     if type(data) is not str or not data.isascii():
         raise ShapeError(place)
     try:
-        return base64.b64decode(data)
+        return binascii.a2b_base64(data)
     except binascii.Error as error:
         raise Base64Error(str(error)) from None

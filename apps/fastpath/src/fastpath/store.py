@@ -5,16 +5,20 @@ which of them are new; only those are counted, in the same transaction. So writi
 Counters are touched in one order by everybody, table by table and sorted by key, so that writers cannot deadlock.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, LiteralString
 
+import msgspec
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 import core.db
+from fastpath.openvpn_store import write_observations
 from fastpath.row import Row
 
 COLUMNS = (
@@ -80,6 +84,18 @@ _DATA_CLASSES = ("22", "23", "54")
 """Classes of SQLSTATE that the rows themselves cause: data, constraint, limit exceeded."""
 
 
+class ArchivedLine(msgspec.Struct, frozen=True):
+    """One line of a jsonl object. `raw_…`: where in a postcan the body lies that the line does not give exactly."""
+
+    linenum: int
+    measurement_uid: str
+    member_offset: int | None
+    member_length: int | None
+    raw_s3path: str | None
+    raw_offset: int | None
+    raw_length: int | None
+
+
 class Unavailable(Exception):
     """The database cannot do the work at the moment; the same work may succeed later."""
 
@@ -92,7 +108,7 @@ class RowsRefused(Exception):
     """The database refuses at least one of the rows for what it contains; repeating does not help."""
 
 
-class Store:
+class Session:
     """One connection to the database, made when it is needed and again after it broke. For one thread at a time."""
 
     def __init__(self, dsn: str, *, statement_timeout_s: float = 30.0) -> None:
@@ -100,6 +116,54 @@ class Store:
         self._dsn = dsn
         self._statement_timeout_s = statement_timeout_s
         self._connection: psycopg.Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection]:
+        """Commit what the block does; turn what goes wrong into one of the three errors."""
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            with self._connection.transaction():
+                yield self._connection
+        except core.db.DatabaseUnavailable as error:
+            self.close()
+            raise Unavailable(str(error)) from error
+        except (psycopg.Error, UnicodeError, OverflowError) as error:
+            known = _classify(error)
+            if isinstance(known, Unavailable) or self._connection is None or self._connection.broken:
+                self.close()
+            raise known from error
+
+    def _connect(self) -> psycopg.Connection:
+        connection = core.db.connect(
+            self._dsn,
+            autocommit=True,
+            statement_timeout_ms=int(self._statement_timeout_s * 1000),
+            application_name="fastpath",
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: psycopg.Connection) -> None:
+        """Give a fresh connection what its statements need."""
+
+
+class Store(Session):
+    """Rows with their counters, and fingerprints."""
+
+    def __init__(self, dsn: str, *, statement_timeout_s: float = 30.0) -> None:
+        """As Session."""
+        super().__init__(dsn, statement_timeout_s=statement_timeout_s)
         self._known_names: frozenset[str] = frozenset()
 
     def insert(self, rows: Sequence[Row]) -> set[str]:
@@ -109,30 +173,79 @@ class Store:
             Unavailable, Conflict, RowsRefused: nothing was written, unless the connection broke while the transaction
                 was being committed, after which the same rows count as existing.
         """
+        rows = _once(rows)
         with self._transaction() as connection:
             self._copy(connection, rows)
-            new = {uid for (uid,) in connection.execute(_INSERT)}
-            if len(new) < len(rows):
-                connection.execute("DELETE FROM fastpath_incoming WHERE measurement_uid <> ALL(%s)", [list(new)])
-            if new:
-                for statement in _COUNT_NEW:
-                    connection.execute(statement)
-        return new
+            write_observations(connection, rows)
+            return self._insert_and_count(connection, len(rows))
 
-    def replace(self, rows: Sequence[Row]) -> None:
+    def insert_missing(self, rows: Sequence[Row]) -> set[str]:
+        """Write the rows of measurements that have none yet and count them; return their uids.
+
+        For reruns: unlike `insert`, it also leaves alone a measurement whose row has another start time, as it may have
+        after the scorer changed. Raises as `insert`.
+        """
+        rows = _once(rows)
+        with self._transaction() as connection:
+            self._copy(connection, rows)
+            for since, until in _windows(connection, rows):
+                connection.execute(_SPARE, [since, until])
+            write_observations(connection, rows)
+            return self._insert_and_count(connection, len(rows))
+
+    def replace(self, rows: Sequence[Row], *, keep_verified: bool = False) -> set[str]:
         """Write rows, each in place of the one with the same uid, and correct the counters by the difference.
 
-        For reruns. Raises as `insert`.
+        Returns the uids of the rows that were replaced. With `keep_verified`, a former `is_verified` stays, for bodies
+        that do not tell it. For reruns. Raises as `insert`.
         """
+        rows = _once(rows[::-1])
         with self._transaction() as connection:
             self._copy(connection, rows)
-            connection.execute(_TAKE_OUT)
-            connection.execute(
-                "DELETE FROM fastpath_misdated m USING fastpath_replaced r WHERE m.measurement_uid = r.measurement_uid"
-            )
-            connection.execute(_INSERT)
-            for statement in _COUNT_REPLACED:
+            for since, until in _windows(connection, rows):
+                connection.execute(_TAKE_OUT, [since, until])
+            replaced = {uid for (uid,) in connection.execute("SELECT measurement_uid FROM fastpath_replaced")}
+            if replaced:
+                connection.execute(
+                    "DELETE FROM fastpath_misdated m USING fastpath_replaced r"
+                    " WHERE m.measurement_uid = r.measurement_uid"
+                )
+                if keep_verified:
+                    connection.execute(
+                        "UPDATE fastpath_incoming i SET is_verified = r.is_verified FROM fastpath_replaced r"
+                        " WHERE i.measurement_uid = r.measurement_uid AND i.is_verified <> r.is_verified"
+                    )
+            self._insert_new(connection, len(rows))
+            write_observations(connection, rows, replace=True)
+            for statement in _COUNT_REPLACED if replaced else _COUNT_NEW:
                 connection.execute(statement)
+        return replaced
+
+    def _insert_and_count(self, connection: psycopg.Connection, sent: int) -> set[str]:
+        new = self._insert_new(connection, sent)
+        if new:
+            for statement in _COUNT_NEW:
+                connection.execute(statement)
+        return new
+
+    @staticmethod
+    def _insert_new(connection: psycopg.Connection, sent: int) -> set[str]:
+        """Insert what was copied, and leave only what is new among it to be counted; return the uids of that.
+
+        A row that another transaction wrote in the meantime is not new, even to `replace`.
+        """
+        new = {uid for (uid,) in connection.execute(_INSERT)}
+        if len(new) < sent:
+            connection.execute("DELETE FROM fastpath_incoming WHERE measurement_uid <> ALL(%s)", [list(new)])
+        return new
+
+    def archived_lines(self, s3path: str) -> list[ArchivedLine]:
+        """Return what the lines of a jsonl object are, by line; empty when the table does not know it.
+
+        Raises Unavailable.
+        """
+        with self._transaction() as connection, connection.cursor(row_factory=class_row(ArchivedLine)) as cursor:
+            return cursor.execute(_LINES, [s3path]).fetchall()
 
     def counters_difference(self) -> list[dict[str, Any]]:
         """Return every counter that differs from what the rows say; empty when all are right.
@@ -170,12 +283,6 @@ class Store:
                     for row in rows:
                         copy.write_row([row[column] for column in FINGERPRINT_COLUMNS])
 
-    def close(self) -> None:
-        """Close the connection, if any."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
     def _copy(self, connection: psycopg.Connection, rows: Sequence[Row]) -> None:
         known = self._known_names
         with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
@@ -185,39 +292,11 @@ class Store:
                 values[_TEST_NAME : _TEST_NAME + 1] = (name, None) if name in known else (None, name)
                 copy.write_row(values)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[psycopg.Connection]:
-        """Commit what the block does; turn what goes wrong into one of the three errors."""
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            with self._connection.transaction():
-                yield self._connection
-        except core.db.DatabaseUnavailable as error:
-            self.close()
-            raise Unavailable(str(error)) from error
-        except (psycopg.Error, UnicodeError, OverflowError) as error:
-            known = _classify(error)
-            if isinstance(known, Unavailable) or self._connection is None or self._connection.broken:
-                self.close()
-            raise known from error
-
-    def _connect(self) -> psycopg.Connection:
-        connection = core.db.connect(
-            self._dsn,
-            autocommit=True,
-            statement_timeout_ms=int(self._statement_timeout_s * 1000),
-            application_name="fastpath",
-        )
-        try:
-            for statement in _TEMPORARY:
-                connection.execute(statement)
-            names = connection.execute("SELECT unnest(enum_range(NULL::ootest))::text").fetchall()
-        except BaseException:
-            connection.close()
-            raise
+    def _prepare(self, connection: psycopg.Connection) -> None:
+        for statement in _TEMPORARY:
+            connection.execute(statement)
+        names = connection.execute("SELECT unnest(enum_range(NULL::ootest))::text").fetchall()
         self._known_names = frozenset(name for (name,) in names)
-        return connection
 
 
 def _classify(error: Exception) -> Unavailable | Conflict | RowsRefused:
@@ -230,6 +309,51 @@ def _classify(error: Exception) -> Unavailable | Conflict | RowsRefused:
     if sqlstate is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return RowsRefused(text)  # the driver could not even encode a value
     return Unavailable(text)
+
+
+def _once(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows without those whose uid came before; one transaction counts each measurement once."""
+    found = {row.measurement_uid: row for row in reversed(rows)}
+    return rows if len(found) == len(rows) else list(found.values())
+
+
+Window = tuple[datetime, datetime]
+
+
+def _windows(connection: psycopg.Connection, rows: Sequence[Row]) -> list[Window]:
+    """Return the stretches of time, apart from each other, in which former rows of these measurements can be.
+
+    The database looks for the row of a uid around the day that the uid names, and notes which rows are elsewhere (see
+    `fastpath_by_uid`); hence a statement visits, and locks, few partitions.
+    """
+    windows = [_around(day) for day in {_uid_day(row.measurement_uid) for row in rows} if _UID_DAY.fullmatch(day)]
+    windows.extend(connection.execute(_MISDATED_MONTHS).fetchall())
+    merged: list[Window] = []
+    for since, until in sorted(windows):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
+        else:
+            merged.append((since, until))
+    return merged
+
+
+_UID_DAY = re.compile("[12][0-9]{3}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])", re.ASCII)
+_MISDATED_MONTHS: LiteralString = (
+    "SELECT month, month + interval '1 month'"
+    " FROM (SELECT DISTINCT date_trunc('month', m.measurement_start_time) AS month"
+    " FROM fastpath_incoming i JOIN fastpath_misdated m USING (measurement_uid)) months"
+)
+
+
+def _uid_day(uid: str) -> str:
+    """The day of a uid as `fastpath_id_day` sees it."""
+    return uid[2:10] if uid.startswith("01") else uid[:8]
+
+
+def _around(day: str) -> Window:
+    """The window of a day as `fastpath_window_start` sees it; a day such as 31 June counts on into July."""
+    since = datetime(int(day[:4]), int(day[4:6]), 1) + timedelta(days=int(day[6:]) - 32)  # noqa: DTZ001 UTC without zone, like the column
+    return since, since + timedelta(days=34)
 
 
 def _names(columns: Sequence[str], prefix: str | None = None) -> sql.Composed:
@@ -248,16 +372,19 @@ _TEMPORARY = [
     for table in ("fastpath_incoming", "fastpath_replaced")
 ]
 
-# The former rows are found by uid through the window of dates that a uid implies; asking all partitions would be slow.
 _TAKE_OUT = sql.SQL(
-    "WITH former AS MATERIALIZED ("
-    " SELECT f.measurement_uid, f.measurement_start_time"
-    " FROM fastpath_incoming i, LATERAL fastpath_by_uid(i.measurement_uid) f ORDER BY 1, 2),"
-    " gone AS (DELETE FROM fastpath f USING former"
-    " WHERE f.measurement_uid = former.measurement_uid"
-    " AND f.measurement_start_time = former.measurement_start_time RETURNING {0})"
+    "WITH gone AS (DELETE FROM fastpath f USING fastpath_incoming i WHERE f.measurement_uid = i.measurement_uid"
+    " AND f.measurement_start_time >= %s AND f.measurement_start_time < %s RETURNING {0})"
     " INSERT INTO fastpath_replaced ({1}) SELECT {1} FROM gone"
 ).format(_names(COLUMNS, "f"), _names(COLUMNS))
+_SPARE: LiteralString = (
+    "DELETE FROM fastpath_incoming i USING fastpath f WHERE f.measurement_uid = i.measurement_uid"
+    " AND f.measurement_start_time >= %s AND f.measurement_start_time < %s"
+)
+_LINES: LiteralString = (
+    "SELECT linenum, measurement_uid, member_offset, member_length, raw_s3path, raw_offset, raw_length"
+    " FROM jsonl WHERE s3path = %s ORDER BY linenum"
+)
 
 # The four first counts exclude each other; `change` is 1 for a row that came and -1 for one that went.
 _SUMS: LiteralString = """

@@ -93,6 +93,7 @@ class Sweeper(threading.Thread):
             counts = self._spool.counts()
             for state in ("incoming", "scored", "quarantine"):
                 metrics.SPOOL_FILES.labels(state).set(getattr(counts, state))
+            metrics.QUARANTINE_FULL.set(counts.quarantine_full)
             self._next_count = now + max(COUNT_INTERVAL_S, 20 * (time.monotonic() - now))
         if now >= self._next_prune:
             self._next_prune = now + PRUNE_INTERVAL_S

@@ -28,9 +28,10 @@ def receive_time(uid: str) -> datetime | None:
 
     Uids of measurements before October 2020 hold none.
     """
-    if len(uid) < 22 or uid[:2] != "20" or uid[14] != "." or uid[21] != "_" or not uid[:21].isascii():
+    if len(uid) < 22 or not uid.startswith("20") or uid[14] != "." or uid[21] != "_" or uid[8:10] == "24":
         return None
-    if not (uid[:14] + uid[15:21]).isdigit() or uid[8:10] == "24":
+    # The parser below also knows forms with letters and signs. It takes no digits but ASCII ones.
+    if not uid[:14].isdigit() or not uid[15:21].isdigit():
         return None
     try:
         return datetime.fromisoformat(f"{uid[:8]}T{uid[8:21]}")

@@ -20,11 +20,15 @@ def network_location(url: str) -> str:
     Raises:
         ValueError: brackets do not enclose an IPv6 address, or the host changes its meaning when normalised.
     """
+    # The common case without the parser's pitfalls: a plain scheme, nothing to strip or remove, no brackets.
+    scheme, slashes, rest = url.partition("://")
+    if slashes and url.isascii() and scheme.isalpha() and url.isprintable() and "[" not in rest and "]" not in rest:
+        return rest.partition("/")[0].partition("?")[0].partition("#")[0]
     url = url.lstrip(_STRIPPED)
     if not url.isprintable():
         url = url.translate(_REMOVED)
-    scheme = _SCHEME.match(url)
-    start = scheme.end() if scheme else 0
+    found = _SCHEME.match(url)
+    start = found.end() if found else 0
     if not url.startswith("//", start):
         return ""
     found = _LOCATION.match(url, start + 2)

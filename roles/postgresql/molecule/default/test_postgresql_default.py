@@ -7,7 +7,9 @@ COUNTERS = {"counters_input", "counters_network", "counters_country"}
 FINGERPRINTS = {"fingerprints_dns", "fingerprints_http"}
 WRITES = {
     "ooniapi": set(),
-    "fastpath": {"fastpath", "fastpath_misdated"} | COUNTERS | FINGERPRINTS,
+    "fastpath": {"fastpath", "fastpath_misdated", "obs_openvpn", "rerun", "rerun_day", "rerun_progress"}
+    | COUNTERS
+    | FINGERPRINTS,
     "uploader": {"jsonl", "upload_manifest"},
     "analysis": COUNTERS | FINGERPRINTS,
 }

@@ -1,6 +1,7 @@
 """signal: the messenger's backend; many probe versions gave wrong results after changes there (5.15)."""
 
 from datetime import datetime
+from functools import lru_cache
 
 from packaging.version import InvalidVersion, Version
 
@@ -67,4 +68,10 @@ def _version(parent: JsonObject, key: str) -> Version:
     text = "0.0.0" if value is None else as_text(value, key)
     if len(text) > MAX_VERSION_LENGTH:
         raise InvalidVersion("The version is too long.")
+    return _parse_version(text)
+
+
+@lru_cache(maxsize=512)
+def _parse_version(text: str) -> Version:
+    """Return the version; few are in use at any time, and parsing one takes longer than all the rest."""
     return Version(text)
