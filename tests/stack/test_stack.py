@@ -328,7 +328,7 @@ class TestUpgrade:
         pin_versions(stage, new)
         probes = Probes(stage, api, "--count 750 --rate 5 --concurrency 4 --seed 99")
         try:
-            for playbook in ("deploy-api.yml", "deploy-fastpath.yml", "deploy-analysis.yml"):
+            for playbook in ("deploy-database.yml", "deploy-api.yml", "deploy-fastpath.yml", "deploy-analysis.yml"):
                 stage.operator.play(f"{playbook} --diff -u root")
         finally:
             replay = probes.finish(timeout=600)
@@ -343,17 +343,20 @@ class TestUpgrade:
             f" {replay.summary['seconds']:.0f} s"
         )
 
-    def test_the_old_release_works_on_the_schema_of_the_new_one(self, stage: Stage, packages_old: list[Path]) -> None:
-        """Both write to the database that the newer one has upgraded."""
+    def test_the_old_release_works_on_the_schema_of_the_new_one(
+        self, stage: Stage, packages_old: list[Path], packages_new: list[Path]
+    ) -> None:
+        """Back to the release before on the upgraded database, and forward again, by the documented steps."""
         api = stage.hosts["api1"]
-        versions = {file.name.split("_")[0]: packages.version(file) for file in packages_old}
-        pin_versions(stage, versions)
-        for playbook in ("deploy-api.yml", "deploy-fastpath.yml"):
-            stage.operator.play(f"{playbook} --diff -u root")
-        assert api.run("dpkg-query -W -f '${Version}' ooni-api") == versions["ooni-api"]
-        replay = Probes(stage, api, "--count 20 --seed 100").finish()
-        assert replay.summary["failed"] == 0
-        assert missing_rows(stage.hosts["db1"], [document["uid"] for document in replay.accepted]) == set()
+        for seed, files in ((100, packages_old), (101, packages_new)):
+            versions = {file.name.split("_")[0]: packages.version(file) for file in files}
+            pin_versions(stage, versions)
+            for playbook in ("deploy-api.yml", "deploy-fastpath.yml"):
+                stage.operator.play(f"{playbook} --diff -u root")
+            assert api.run("dpkg-query -W -f '${Version}' ooni-api") == versions["ooni-api"]
+            replay = Probes(stage, api, f"--count 20 --seed {seed}").finish()
+            assert replay.summary["failed"] == 0
+            assert missing_rows(stage.hosts["db1"], [document["uid"] for document in replay.accepted]) == set()
 
 
 class TestNewHost:
@@ -373,7 +376,10 @@ class TestNewHost:
         assert answers(stage, host)
         replay = Probes(stage, host, "--count 10 --seed 12").finish()
         assert replay.summary["failed"] == 0
-        assert missing_rows(stage.hosts["db1"], [document["uid"] for document in replay.accepted]) == set()
+        uids = [document["uid"] for document in replay.accepted]
+        assert missing_rows(stage.hosts["db1"], uids) == set()
+        # What lies in the new host's spool is served by its fellow.
+        assert get(stage, stage.hosts["api1"], f"/api/v1/raw_measurement?measurement_uid={uids[0]}")[0] == 200
 
         def watched() -> set[str]:
             targets = stage.prometheus("targets?state=active")["activeTargets"]

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[Listener]] = {
     # chrony's command socket; absent in containers, where chrony does not run
     | {Listener("udp", LOOPBACK, 323, "chronyd")},
     "database": _tcp(LOOPBACK, "postgres", 5432) | _tcp(PRIVATE, "postgres", 5432),
-    "api": _tcp(ANY, "nginx", 80, 443) | _tcp(LOOPBACK, "python3", 8000) | _tcp(PRIVATE, "python3", 9301),
+    "api": _tcp(ANY, "nginx", 80, 443) | _tcp(LOOPBACK, "python3", 8000) | _tcp(PRIVATE, "python3", 9301, 8475),
     "fastpath": _tcp(LOOPBACK, "fastpath", 8472) | _tcp(PRIVATE, "fastpath", 8473),
     "analysis": set(),
     "monitoring": _tcp(LOOPBACK, "prometheus", 9090)

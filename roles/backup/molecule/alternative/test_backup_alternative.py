@@ -13,12 +13,12 @@ def test_backups_are_unreadable_without_the_passphrase(host: Host) -> None:
     assert host.check_output("systemctl show --property=Result --value backup-restore-test.service") == "success"
     assert host.file("/srv/backups/backup/main/latest").exists
     assert host.check_output("head --bytes=8 /srv/backups/backup/main/backup.info") == "Salted__"
-    host.check_output("sed /cipher/d /etc/pgbackrest.conf > /tmp/open.conf")
-    host.check_output("install --directory --owner=postgres --mode=700 /tmp/thief /tmp/owner")
+    host.check_output("sed /cipher/d /etc/pgbackrest.conf > /srv/open.conf")
+    host.check_output("install --directory --owner=postgres --mode=700 /srv/thief /srv/owner")
     restore = "runuser -u postgres -- pgbackrest --config={} --stanza=main --pg1-path={} restore"
-    assert host.run(restore.format("/tmp/open.conf", "/tmp/thief")).rc != 0
-    assert host.file("/tmp/thief").listdir() == []
-    host.check_output(restore.format("/etc/pgbackrest.conf", "/tmp/owner"))
+    assert host.run(restore.format("/srv/open.conf", "/srv/thief")).rc != 0
+    assert host.file("/srv/thief").listdir() == []
+    host.check_output(restore.format("/etc/pgbackrest.conf", "/srv/owner"))
 
 
 def test_restored_databases_must_answer_as_configured(host: Host) -> None:
