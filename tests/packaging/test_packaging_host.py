@@ -23,6 +23,7 @@ UNITS = (
     "ooni-api.service",
     "fastpath.service",
     "ooni-api-uploader.timer",
+    "ooni-api-uploader-verify.timer",
     "ooni-update-counters.timer",
     "ooni-ensure-partitions.timer",
 )

@@ -1,76 +1,84 @@
-"""The object store on a directory and on a real S3 server (nanio, which checks signatures)."""
+"""The object store on a directory and on real S3 servers, which check signatures; also when they fail."""
 
+import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from core import objectstore
-from core.objectstore import InvalidKey, ObjectNotFound, ObjectStore, StoreError, StoreUnavailable, open_store
+from core.objectstore import Content, InvalidKey, ObjectNotFound, ObjectStore, StoreError, StoreUnavailable, open_store
+from devstack.faultproxy import FaultProxy, Kind
+from devstack.ports import free_ports
+from devstack.s3server import BUCKET, CREDENTIALS, SERVERS, S3Server, program
 
-KEYS = {
-    "region": "us-east-1",
-    "access_key_id": "TESTACCESSKEY1234567",
-    "secret_access_key": "testsecretkey12345678901234567890",
-}
-BUCKET = "measurements"
+KEYS = CREDENTIALS
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module", params=SERVERS)
+def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server on loopback with one empty bucket."""
+    if program(request.param) is None:
+        pytest.skip(f"{request.param} is not on this machine; tools/setup-s3 builds it where Go is there")
+    with S3Server(request.param, tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_endpoint(s3: S3Server) -> str:
+    return s3.endpoint
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[FaultProxy]:
+    """Stands before the S3 server and fails on demand."""
+    with FaultProxy(s3.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied(proxy: FaultProxy) -> Iterator[ObjectStore]:
+    """The store as seen through the proxy."""
+    store = open_store(f"s3://{BUCKET}", endpoint=proxy.endpoint, **KEYS)
+    yield store
+    proxy.heal()
+    for info in list(store.list()):
+        store.delete(info.key)
+
+
+@pytest.fixture(
+    scope="module", params=["local", *(f"{server}{prefix}" for server in SERVERS for prefix in ("", "-prefix"))]
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server on loopback with one empty bucket."""
-    nanio = Path(sys.executable).parent / "nanio"
-    if not nanio.exists():
-        pytest.skip("no S3 server to test with: pip install nanio")
-    root = tmp_path_factory.mktemp("s3")
-    (root / BUCKET).mkdir()
-    port = _free_port()
-    log = (root.parent / "nanio.log").open("wb")
-    server = subprocess.Popen(
-        [nanio, "serve", "--data-dir", root, "--host", "127.0.0.1", "--port", str(port), "--no-access-log"],
-        stdout=log,
-        stderr=log,
-        env={
-            **os.environ,
-            "NANIO_ACCESS_KEY": KEYS["access_key_id"],
-            "NANIO_SECRET_KEY": KEYS["secret_access_key"],
-        },
-    )
-    try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None, f"the S3 server did not start, see {log.name}"
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
-        log.close()
+def endpoint_of_kind(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = kind.removesuffix("-prefix")
+    if server == "local":
+        yield ""
+        return
+    if program(server) is None:
+        pytest.skip(f"{server} is not on this machine; tools/setup-s3 builds it where Go is there")
+    with S3Server(server, tmp_path_factory.mktemp("s3")) as running:
+        yield running.endpoint
 
 
-@pytest.fixture(params=["local", "s3", "s3-prefix"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
-    if request.param == "local":
+@pytest.fixture
+def store(kind: str, endpoint_of_kind: str, tmp_path: Path) -> Iterator[ObjectStore]:
+    if kind == "local":
         yield open_store(f"file://{tmp_path}/objects")
         return
-    endpoint = request.getfixturevalue("s3_endpoint")
-    prefix = "/deep/prefix" if request.param == "s3-prefix" else ""
-    store = open_store(f"s3://{BUCKET}{prefix}", endpoint=endpoint, **KEYS)
+    prefix = "/deep/prefix" if kind.endswith("-prefix") else ""
+    store = open_store(f"s3://{BUCKET}{prefix}", endpoint=endpoint_of_kind, **KEYS)
     yield store
     for info in list(store.list()):
         store.delete(info.key)
@@ -115,6 +123,28 @@ def test_an_empty_object(store: ObjectStore, tmp_path: Path) -> None:
     info = store.head("empty")
     assert info is not None
     assert info.size == 0
+
+
+def test_reading_all_of_an_object_piece_by_piece(store: ObjectStore, tmp_path: Path) -> None:
+    content = os.urandom(1 << 20) * 5 + b"end"
+    store.put("big", _file(tmp_path, content))
+    pieces = list(store.chunks("big"))
+    assert b"".join(pieces) == content
+    assert len(pieces) > 1
+    assert store.content("big") == Content(len(content), hashlib.sha256(content).hexdigest())
+    store.put("empty", _file(tmp_path, b""))
+    assert store.content("empty") == Content(0, hashlib.sha256(b"").hexdigest())
+    with pytest.raises(ObjectNotFound):
+        store.content("absent")
+
+
+def test_a_listing_longer_than_a_page(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectstore, "LISTED_AT_ONCE", 10)
+    source = _file(tmp_path, b"x")
+    keys = [*(f"a/{number % 7}-{number}/o" for number in range(45)), "a/7-", "a/7.x/y", "a/7/z", "a/70"]
+    for key in keys:
+        store.put(key, source)
+    assert [info.key for info in store.list("a")] == sorted(keys)
 
 
 def test_list_takes_whole_path_segments_in_order(store: ObjectStore, tmp_path: Path) -> None:
@@ -246,7 +276,7 @@ def test_a_bucket_that_does_not_exist(s3_endpoint: str, tmp_path: Path) -> None:
 
 def test_a_server_that_is_down_is_unavailable_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectstore, "MAX_RETRIES", 1)
-    store = open_store(f"s3://{BUCKET}", endpoint=f"http://127.0.0.1:{_free_port()}", **KEYS)
+    store = open_store(f"s3://{BUCKET}", endpoint=f"http://127.0.0.1:{free_ports(1)[0]}", **KEYS)
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="Check that it runs"):
         store.head("a")
@@ -298,3 +328,93 @@ def test_the_s3_server_checks_signatures(s3_endpoint: str) -> None:
     """Keeps the tests above honest: without a signature this server gives nothing."""
     with pytest.raises(OSError, match=r"40\d"), urlopen(f"{s3_endpoint}/{BUCKET}", timeout=10):
         pass
+
+
+def test_a_failing_server_is_asked_again(proxied: ObjectStore, proxy: FaultProxy, tmp_path: Path) -> None:
+    proxy.inject("error", times=2)
+    proxied.put("a", _file(tmp_path, b"x"))
+    assert proxy.injected == 2
+    assert proxied.get("a") == b"x"
+
+
+@pytest.mark.parametrize("fault", ["refuse", "break-before", "break-after"])
+def test_a_connection_that_breaks_during_a_put(
+    proxied: ObjectStore, proxy: FaultProxy, tmp_path: Path, fault: Kind
+) -> None:
+    """Also when the server did it: then it is done twice, which changes nothing."""
+    proxy.inject(fault, method="PUT")
+    proxied.put("a", _file(tmp_path, b"x" * 1000))
+    assert proxy.injected == 1
+    assert proxied.get("a") == b"x" * 1000
+
+
+def test_an_upload_of_several_parts_survives_failures_of_each_kind(
+    proxied: ObjectStore, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    content = os.urandom(1 << 20) * 36
+    proxy.inject("break-after", method="POST", path="uploads")  # its number is never heard; a second upload is begun
+    proxy.inject("error", method="PUT", path="partNumber=1")
+    proxy.inject("break-after", method="PUT", path="partNumber=2")
+    proxy.inject("slow", method="PUT", path="partNumber=3", seconds=0.5)
+    proxied.put("big", _file(tmp_path, content))
+    assert proxied.content("big").sha256 == hashlib.sha256(content).hexdigest()
+    assert proxy.injected == 4
+    assert max(request.length for request in proxy.requests) == objectstore.PART_BYTES
+
+
+def test_a_server_that_keeps_failing_is_unavailable(
+    proxied: ObjectStore, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectstore, "MAX_RETRIES", 1)
+    proxy.inject("error", times=None)
+    with pytest.raises(StoreUnavailable, match="Check that it runs"):
+        proxied.put("a", _file(tmp_path, b"x"))
+    with pytest.raises(StoreUnavailable):
+        list(proxied.list())
+    proxy.heal()
+    proxied.put("a", _file(tmp_path, b"x"))
+
+
+def test_a_server_that_does_not_answer_in_time_is_unavailable(
+    proxied: ObjectStore, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectstore, "REQUEST_TIMEOUT", timedelta(seconds=0.3))
+    monkeypatch.setattr(objectstore, "MAX_RETRIES", 1)
+    proxy.inject("slow", times=None, seconds=1)
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        proxied.put("a", _file(tmp_path, b"x"))
+    assert time.monotonic() - started < 10
+
+
+def test_bytes_that_change_on_the_way_are_noticed(
+    proxied: ObjectStore, proxy: FaultProxy, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server compares what arrives with the checksum in the request; reading it back shows it in any case."""
+    monkeypatch.setattr(objectstore, "MAX_RETRIES", 1)
+    proxy.inject("corrupt", method="PUT", times=None)
+    if s3.server == "nanio":  # does not compare
+        proxied.put("a", _file(tmp_path, b"x" * 1000))
+        assert proxied.content("a").sha256 != hashlib.sha256(b"x" * 1000).hexdigest()
+        return
+    with pytest.raises(StoreUnavailable):
+        proxied.put("a", _file(tmp_path, b"x" * 1000))
+    proxy.heal()
+    assert proxied.head("a") is None
+
+
+@pytest.mark.parametrize("fault", ["truncate", "corrupt-answer"])
+def test_an_answer_that_breaks_off_is_never_taken_for_the_object(
+    proxied: ObjectStore, proxy: FaultProxy, tmp_path: Path, fault: Kind
+) -> None:
+    content = os.urandom(100_000)
+    proxied.put("a", _file(tmp_path, content))
+    proxy.inject(fault, method="GET")
+    try:
+        found = proxied.content("a")
+    except StoreUnavailable:
+        return
+    if fault == "truncate":  # the library asked for the rest
+        assert found.sha256 == hashlib.sha256(content).hexdigest()
+    else:
+        assert found.sha256 != hashlib.sha256(content).hexdigest()

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.config import describe
 from uploader import __main__ as command
 from uploader.config import UploaderSettings
-from uploader.metrics import STEPS, Metrics
+from uploader.metrics import STEPS, Metrics, VerifyMetrics, text
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -18,9 +18,12 @@ def test_the_readme_has_the_settings() -> None:
 
 
 def test_the_readme_lists_each_metric() -> None:
-    listed = set(re.findall(r"^\| `(uploader_[a-z_]+)(?:\{step\})?` \|", README, re.MULTILINE))
+    listed = set(re.findall(r"^\| `(uploader_[a-z_]+)(?:\{\w+\})?` \|", README, re.MULTILINE))
     samples = {
-        sample.name for family in text_string_to_metric_families(Metrics().text().decode()) for sample in family.samples
+        sample.name
+        for metrics in (Metrics(), VerifyMetrics())
+        for family in text_string_to_metric_families(text(metrics.registry).decode())
+        for sample in family.samples
     }
     assert listed == samples
 

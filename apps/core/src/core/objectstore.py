@@ -7,6 +7,7 @@
 Make the store anywhere, use it only after the fork: the library behind it runs threads, and these do not survive one.
 """
 
+import hashlib
 import itertools
 import os
 import re
@@ -14,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -30,6 +31,8 @@ RETRY_TIMEOUT = timedelta(seconds=60)  # from the first attempt; then the caller
 MAX_RETRIES = 4
 PART_BYTES = 16 * 1024 * 1024
 PARTS_AT_ONCE = 4  # PART_BYTES times this is the memory that one upload needs
+CHUNK_BYTES = 1024 * 1024
+LISTED_AT_ONCE = 1000
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._=+@~-]+", re.ASCII)
 
@@ -63,6 +66,14 @@ class ObjectInfo:
     modified: datetime  # UTC
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an object holds, as somebody who has read all of it knows it."""
+
+    size: int  # bytes
+    sha256: str  # hexadecimal
+
+
 class ObjectStore:
     """Objects by key. Safe to share between threads. Every method raises StoreUnavailable, InvalidKey."""
 
@@ -77,7 +88,8 @@ class ObjectStore:
     def put(self, key: str, path: Path) -> None:
         """Store the file `path` under `key`, atomically, replacing what is there; durable when it returns.
 
-        Raises OSError when `path` itself cannot be read.
+        Every request to S3 carries the SHA-256 of what it brings, which the service checks before it stores anything.
+        `content` tells afterwards what lies there. Raises OSError when `path` itself cannot be read.
         """
         _check(key)
         with open(path, "rb"):
@@ -117,6 +129,24 @@ class ObjectStore:
             raise StoreUnavailable(f"The object store {self.name} gave {len(content)} of {length} bytes of {key}.")
         return content.to_bytes()
 
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """The whole object in pieces of a megabyte or so, in memory that does not grow with it. Raises ObjectNotFound.
+
+        It may fail between two pieces. Begin again then: the pieces are those of one version of the object.
+        """
+        _check(key)
+        stream = self._call(lambda client: iter(obstore.get(client, key).stream(min_chunk_size=CHUNK_BYTES)), key)
+        while (piece := self._call(lambda _: next(stream, None), key)) is not None:
+            yield bytes(piece)
+
+    def content(self, key: str) -> Content:
+        """Read the whole object and tell its size and checksum. Raises ObjectNotFound."""
+        digest, size = hashlib.sha256(), 0
+        for piece in self.chunks(key):
+            digest.update(piece)
+            size += len(piece)
+        return Content(size, digest.hexdigest())
+
     def _check_size(self, key: str, needed: int) -> None:
         info = self.head(key)
         if info is None:
@@ -137,14 +167,23 @@ class ObjectStore:
         return ObjectInfo(found["path"], found["size"], found["last_modified"])
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects below `prefix`, which stands for whole path segments (`a/b` has a/b/c, not a/bc), by key."""
+        """All objects below `prefix`, which stands for whole path segments (`a/b` has a/b/c, not a/bc), by key.
+
+        In memory that does not grow with their number. An outage halfway is an error, never an early end.
+        """
+        prefix = prefix.rstrip("/")
         if prefix:
-            _check(prefix.rstrip("/"))
-        # All of it before the first is given out: an outage halfway must not look like the end.
-        chunks = self._call(lambda client: list(obstore.list(client, prefix.rstrip("/") or None)), prefix)
-        entries = itertools.chain.from_iterable(chunks)
-        found = [ObjectInfo(entry["path"], entry["size"], entry["last_modified"]) for entry in entries]
-        yield from sorted(found, key=lambda info: info.key)
+            _check(prefix)
+        if self._root is not None:
+            yield from self._list_local(self._root, prefix)
+            return
+        # S3 lists by key, in the order of bytes.
+        listing = self._call(
+            lambda client: iter(obstore.list(client, prefix or None, chunk_size=LISTED_AT_ONCE)), prefix
+        )
+        while (chunk := self._call(lambda _: next(listing, None), prefix)) is not None:
+            for entry in chunk:
+                yield ObjectInfo(entry["path"], entry["size"], entry["last_modified"])
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
@@ -153,6 +192,35 @@ class ObjectStore:
             self._call(lambda client: obstore.delete(client, key), key)
         except ObjectNotFound:
             return
+
+    def _list_local(self, root: Path, prefix: str) -> Iterator[ObjectInfo]:
+        def walk(directory: Path, key: str) -> Iterator[ObjectInfo]:
+            try:
+                with os.scandir(directory) as entries:
+                    # A directory sorts as its name with a slash, as its objects do.
+                    found = sorted((f"{e.name}/" if e.is_dir() else e.name) for e in entries if "#" not in e.name)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            for name in found:
+                if name.endswith("/"):
+                    yield from walk(directory / name, f"{key}{name}")
+                    continue
+                try:
+                    status = (directory / name).stat()
+                except FileNotFoundError:  # deleted meanwhile
+                    continue
+                modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                yield ObjectInfo(f"{key}{name}", status.st_size, modified)
+
+        self._connected()  # makes the directory the first time
+        try:
+            yield from walk(root / prefix, f"{prefix}/" if prefix else "")
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The object store {self.name} cannot be listed: {error.strerror}. Check its permissions and its disk."
+            ) from error
+        if not root.is_dir():
+            raise self._gone()
 
     def _put_local(self, root: Path, key: str, path: Path) -> None:
         target = root / key
@@ -182,9 +250,7 @@ class ObjectStore:
             return operation(client)
         except (NotFoundError, FileNotFoundError) as error:  # the library raises either
             if self._root is not None and not self._root.is_dir():
-                raise StoreUnavailable(
-                    f"The object store {self.name} is gone: there is no such directory. Mount or restore it."
-                ) from error
+                raise self._gone() from error
             raise self._not_found(key) from error
         except InvalidPathError as error:
             raise InvalidKey(f"{key!r} is not a key of {self.name}.") from error
@@ -213,6 +279,11 @@ class ObjectStore:
                         "Check its address and settings."
                     ) from error
             return self._client
+
+    def _gone(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"The object store {self.name} is gone: there is no such directory. Mount or restore it."
+        )
 
     def _not_found(self, key: str) -> ObjectNotFound:
         return ObjectNotFound(f"There is no object {key} in {self.name}.")
@@ -257,6 +328,7 @@ def _s3(bucket: str, prefix: str, given: dict[str, str]) -> S3Store:
             "connect_timeout": CONNECT_TIMEOUT,
             "timeout": REQUEST_TIMEOUT,
         },
+        checksum_algorithm="SHA256",
         retry_config={"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIMEOUT},
         **{name: value for name, value in given.items() if value},  # type: ignore[arg-type]  # all of these are text
     )

@@ -90,7 +90,8 @@ QUARANTINED = Counter(
 )
 SPOOL_FILES = Gauge("fastpath_spool_files", "Measurements in the spool, by state.", ["state"])
 QUARANTINE_FULL = Gauge(
-    "fastpath_quarantine_full", "1 when no more measurements can be set aside: they wait where they are, nothing is lost."
+    "fastpath_quarantine_full",
+    "1 when no more measurements can be set aside: they wait in their place.",
 )
 SPOOL_OLDEST = Gauge(
     "fastpath_spool_oldest_seconds", "Age of the oldest measurement that waits to be scored; 0 when none waits."

@@ -39,6 +39,13 @@ class UploaderSettings(msgspec.Struct, frozen=True, kw_only=True):
     store_secret_access_key: str = ""
     """Secret to that key; empty for AWS_SECRET_ACCESS_KEY or the instance's role."""
 
+    read_back: bool = True
+    """Read each object back after the upload and compare its checksum before anything is deleted; false compares sizes
+    only, for stores where reading is dear."""
+
+    peers: tuple[str, ...] = ()
+    """Addresses of the spools of the other hosts, as in the API's settings; `verify` asks them for bodies."""
+
     hours_margin_s: float = 600.0
     """Seconds after the end of an hour before its measurements are packed; by then nearly all of them are in."""
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from uploader.verify import KINDS, Result
+
 STEPS = ("plan", "pack", "put", "commit", "remove")
 
 
@@ -65,18 +67,62 @@ class Metrics:
             self.failures.labels(step).inc(max(0.0, values.get(("uploader_failures_total", step), 0.0)))
         self.last_success.set(values.get(("uploader_last_success_timestamp_seconds", None), 0.0))
 
-    def text(self) -> bytes:
-        """Return the exposition format, without the times of creation: these would be those of this run."""
-        lines = generate_latest(self.registry).decode().splitlines(keepends=True)
-        return "".join(line for line in lines if "_created" not in line).encode()
-
     def write(self, path: Path) -> None:
         """Replace the text file in one step, readable for the node exporter.
 
         Raises:
             OSError: the directory cannot be written.
         """
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")  # the collector reads only *.prom
-        temporary.write_bytes(self.text())
-        temporary.chmod(0o644)
-        temporary.rename(path)
+        _write(self.registry, path)
+
+
+class VerifyMetrics:
+    """What the last `uploader verify` found, in a file of its own beside that of the runs."""
+
+    def __init__(self) -> None:
+        """Make all metrics, at zero."""
+        self.registry = CollectorRegistry()
+        self._left = Gauge(
+            "uploader_verify_differences",
+            "Differences between spool, manifest, rows and objects that the last `uploader verify` left, by kind.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._measurements = self._gauge("uploader_verify_measurements", "Archived measurements that it compared.")
+        self._undecided = self._gauge(
+            "uploader_verify_undecided_bodies", "Bodies that it did not find while a peer did not answer."
+        )
+        self._last_run = self._gauge(
+            "uploader_verify_last_run_timestamp_seconds", "When it last came to its end, in Unix time."
+        )
+        for kind in KINDS:
+            self._left.labels(kind)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
+
+    def write(self, runs: Path, result: Result) -> None:
+        """Write what a comparison found beside the file of the runs.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        for kind in KINDS:
+            self._left.labels(kind).set(result.found[kind] - result.repaired[kind])
+        self._measurements.set(result.measurements)
+        self._undecided.set(result.undecided)
+        self._last_run.set_to_current_time()
+        _write(self.registry, runs.with_name(f"{runs.stem}_verify.prom"))
+
+
+def text(registry: CollectorRegistry) -> bytes:
+    """Return the exposition format, without the times of creation: these would be those of this run."""
+    lines = generate_latest(registry).decode().splitlines(keepends=True)
+    return "".join(line for line in lines if "_created" not in line).encode()
+
+
+def _write(registry: CollectorRegistry, path: Path) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")  # the collector reads only *.prom
+    temporary.write_bytes(text(registry))
+    temporary.chmod(0o644)
+    temporary.rename(path)

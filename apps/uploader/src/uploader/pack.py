@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 import msgspec
 import structlog
 
-from core.archive import MAX_DOCUMENT_BYTES, ArchiveError, JsonlWriter, PostcanWriter
+from core import archive
+from core.archive import MAX_DOCUMENT_BYTES, JsonlWriter, Member, PostcanWriter
 from core.envelope import DocumentError, decode_json, inner_document, single_line
 from core.spool import Spool, SpoolRecord, TornFile
 
@@ -141,30 +142,44 @@ def _read(spool: Spool, uid: str, set_aside: Callable[[str, str], None]) -> Spoo
     return record
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What the jsonl object and the rows say of one body."""
+
+    text: bytes
+    report_id: str
+    input: str
+    faithful: bool
+    """Whether the line is byte for byte the document that was sent."""
+
+    decoded: bool
+    """Whether there is a document at all; the line is `{}` otherwise, and the report id is what the caller knew."""
+
+
+def line_of(uid: str, body: bytes, report_id: str = "") -> Line:
+    """Return the line of a body; `report_id` stands where the body does not say one because it holds no document."""
+    try:
+        document = inner_document(body)
+        line = single_line(document)
+        fields = lookup_fields(line)
+        if len(line) > archive.MAX_DOCUMENT_BYTES:
+            raise DocumentError("long", f"On one line the document has {len(line)} bytes.")
+    except DocumentError as error:
+        log.warning("body without a line of its own, kept in the postcan", uid=uid, reason=str(error))
+        return Line(EMPTY_LINE, report_id, "", faithful=False, decoded=False)
+    return Line(line, *fields, faithful=line == document, decoded=True)
+
+
 def _add(record: SpoolRecord, number: int, jsonl: JsonlWriter, postcan: PostcanWriter) -> tuple[Row, bool]:
     entry = postcan.add(record.uid, record.body)
-    decoded = True
-    try:
-        document = inner_document(record.body)
-        line = single_line(document)
-        report_id, input_ = lookup_fields(line)
-        member = jsonl.add(line)
-        faithful = line == document
-    except (DocumentError, ArchiveError) as error:
-        log.warning("body without a line of its own, kept in the postcan", uid=record.uid, reason=str(error))
-        report_id, input_ = record.report_id, ""
-        member, faithful, decoded = jsonl.add(EMPTY_LINE), False, False
-    row = Row(
-        record.uid,
-        report_id,
-        input_,
-        number,
-        member.offset,
-        member.length,
-        None if faithful else entry.offset,
-        None if faithful else entry.length,
-    )
-    return row, decoded
+    line = line_of(record.uid, record.body, record.report_id)
+    return row_of(record.uid, number, line, jsonl.add(line.text), entry), line.decoded
+
+
+def row_of(uid: str, number: int, line: Line, member: Member, entry: Member) -> Row:
+    """Return the row of a measurement whose line is in `member` of the jsonl object, its body in `entry`."""
+    raw = (None, None) if line.faithful else (entry.offset, entry.length)
+    return Row(uid, line.report_id, line.input, number, member.offset, member.length, *raw)
 
 
 def lookup_fields(document: bytes) -> tuple[str, str]:

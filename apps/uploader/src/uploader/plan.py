@@ -8,7 +8,12 @@ measurements.
 import contextlib
 import fcntl
 import os
+import re
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +23,12 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _PLAN, _TEMPORARY, _DAMAGED = ".plan", ".tmp", ".damaged"
+_SCRATCH_AGE_S = 24 * 3600
 JSONL, POSTCAN, ROWS = ".jsonl.gz", ".tar.gz", ".rows"
+
+
+PLANNED_AT_ONCE = 100_000
+"""Names of a directory that are in memory at a time; so many measurements are in a batch at most."""
 
 
 class AnotherRun(Exception):
@@ -64,8 +74,48 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self._key(POSTCAN)
 
     def _key(self, suffix: str) -> str:
-        hour, cc, test_name = self.directory.split("_")
-        return f"raw/{hour[:8]}/{hour[8:10]}/{cc}/{test_name}/{self.name}{suffix}"
+        return f"{prefix_of(self.directory)}/{self.name}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchName:
+    """What the key of an object says about it."""
+
+    directory: str
+    collector_id: str
+    counter: int
+    suffix: str
+
+    @property
+    def series(self) -> str:
+        """As in a plan."""
+        return series_of(self.directory, self.collector_id)
+
+    def key(self, suffix: str) -> str:
+        """Key of this or, by its suffix, the other object of the batch."""
+        return f"{prefix_of(self.directory)}/{self.series}.{self.counter}{suffix}"
+
+
+_KEY = re.compile(
+    r"raw/\d{8}/\d\d/[^/]+/[^/]+/(\d{10}_[0-9A-Za-z]{2}_[0-9A-Za-z]{2,29})\.n([0-9A-Za-z-]{1,32})\.(\d{1,9})"
+    r"(\.jsonl\.gz|\.tar\.gz)",
+    re.ASCII,
+)
+
+
+def parse_key(key: str) -> BatchName | None:
+    """Take the key of an object apart; None when it is not one of a batch."""
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    name = BatchName(match[1], match[2], int(match[3]), match[4])
+    return name if name.key(name.suffix) == key else None
+
+
+def prefix_of(directory: str) -> str:
+    """Return what the keys of a directory's objects begin with, without the last slash."""
+    hour, cc, test_name = directory.split("_")
+    return f"raw/{hour[:8]}/{hour[8:10]}/{cc}/{test_name}"
 
 
 def series_of(directory: str, collector_id: str) -> str:
@@ -102,6 +152,12 @@ class PackingDirectory:
                 ) from None
             yield
 
+    @contextlib.contextmanager
+    def scratch(self, purpose: str) -> Iterator[Path]:
+        """Give a directory for files of the moment, on the disk of the spool."""
+        with tempfile.TemporaryDirectory(prefix=f"{purpose}-", dir=self.root) as directory:
+            yield Path(directory)
+
     def write(self, plan: Plan) -> None:
         """Put a plan on disk; when this returns it survives a power cut."""
         final = self.root / f"{plan.name}{_PLAN}"
@@ -137,9 +193,16 @@ class PackingDirectory:
         self.sync()
 
     def sweep(self) -> None:
-        """Delete what a killed run left half written: temporary files, and archives that have no plan."""
+        """Delete what a killed run left half written: temporary files, and archives that have no plan.
+
+        The scratch directories of a `verify` at work, which has no lock, are spared for a day.
+        """
         planned = {plan.name for plan in self.plans()}
         for path in self.root.iterdir():
+            if path.is_dir():
+                if time.time() - path.stat().st_mtime > _SCRATCH_AGE_S:
+                    shutil.rmtree(path, ignore_errors=True)
+                continue
             suffix = next((s for s in (JSONL, POSTCAN, ROWS) if path.name.endswith(s)), None)
             orphaned = suffix is not None and path.name.removesuffix(suffix) not in planned
             if orphaned or path.name.endswith(_TEMPORARY):

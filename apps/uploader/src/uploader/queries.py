@@ -1,4 +1,4 @@
-"""Every statement of the uploader, over one connection.
+"""The statements of a run, over one connection. Those of `verify` and `takedown` are in the module `catalog`.
 
 One connection, because the lock that keeps two hosts with the same collector id apart belongs to it: a transaction that
 commits proves that the lock was held.
@@ -64,10 +64,7 @@ class Manifest:
         return self._connection
 
     def _lock(self, connection: Connection[TupleRow]) -> None:
-        row = connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"uploader {self._collector_id}"]
-        ).fetchone()
-        if row is None or not row[0]:
+        if not try_lock(connection, self._collector_id):
             if self._was_locked:
                 raise DatabaseUnavailable("The database has not noticed yet that this run's last connection broke.")
             raise AnotherRun(
@@ -129,14 +126,7 @@ class Manifest:
             )
             if cursor.rowcount == 0:
                 self._expect_same(cursor, plan, batch)
-            cursor.execute("CREATE TEMPORARY TABLE incoming_rows (LIKE jsonl INCLUDING DEFAULTS) ON COMMIT DROP")
-            with cursor.copy(
-                "COPY incoming_rows (measurement_uid, report_id, input, s3path, linenum, member_offset, member_length,"
-                " raw_s3path, raw_offset, raw_length) FROM STDIN",
-                writer=LibpqWriter(cursor),  # the default one queues up to 128 MB in memory
-            ) as copy:
-                for row in rows:
-                    copy.write_row(_columns(plan, row))
+            copy_rows(cursor, plan.jsonl_key, plan.postcan_key, rows)
             cursor.execute("INSERT INTO jsonl SELECT * FROM incoming_rows ON CONFLICT (measurement_uid) DO NOTHING")
 
     @staticmethod
@@ -151,16 +141,34 @@ class Manifest:
             )
 
 
-def _columns(plan: Plan, row: Row) -> tuple[str | int | None, ...]:
-    return (
-        row.measurement_uid,
-        row.report_id,
-        row.input,
-        plan.jsonl_key,
-        row.linenum,
-        row.member_offset,
-        row.member_length,
-        None if row.raw_offset is None else plan.postcan_key,
-        row.raw_offset,
-        row.raw_length,
-    )
+def try_lock(connection: Connection[TupleRow], collector_id: str) -> bool:
+    """Take the lock of a collector for as long as the connection lives; return whether nobody else has it."""
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"uploader {collector_id}"]
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def copy_rows(cursor: Cursor[TupleRow], jsonl_key: str, postcan_key: str, rows: Iterable[Row]) -> None:
+    """Bring rows of one batch into the temporary table `incoming_rows`, which goes with the transaction."""
+    cursor.execute("CREATE TEMPORARY TABLE incoming_rows (LIKE jsonl INCLUDING DEFAULTS) ON COMMIT DROP")
+    with cursor.copy(
+        "COPY incoming_rows (measurement_uid, report_id, input, s3path, linenum, member_offset, member_length,"
+        " raw_s3path, raw_offset, raw_length) FROM STDIN",
+        writer=LibpqWriter(cursor),  # the default one queues up to 128 MB in memory
+    ) as copy:
+        for row in rows:
+            copy.write_row(
+                (
+                    row.measurement_uid,
+                    row.report_id,
+                    row.input,
+                    jsonl_key,
+                    row.linenum,
+                    row.member_offset,
+                    row.member_length,
+                    None if row.raw_offset is None else postcan_key,
+                    row.raw_offset,
+                    row.raw_length,
+                )
+            )

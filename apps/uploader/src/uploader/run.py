@@ -4,7 +4,7 @@ For each batch:
 
 1. pack both archives beside the spool and synchronise them to disk,
 2. write the plan, which fixes the batch's name and measurements,
-3. put both objects and check their sizes,
+3. put both objects and read them back to compare their checksums,
 4. commit the rows and the manifest's line in one transaction,
 5. delete the spool files of measurements that have a row,
 6. delete the archives, then the plan.
@@ -32,8 +32,9 @@ from core.objectstore import ObjectStore, StoreError, StoreUnavailable
 from core.spool import Spool
 from uploader.config import UploaderSettings
 from uploader.metrics import Metrics
-from uploader.pack import Batch, Limits, Targets, pack, read_rows
-from uploader.plan import JSONL, POSTCAN, ROWS, PackingDirectory, Plan
+from uploader.objects import put_checked
+from uploader.pack import Archive, Batch, Limits, Targets, pack, read_rows
+from uploader.plan import JSONL, PLANNED_AT_ONCE, POSTCAN, ROWS, PackingDirectory, Plan
 from uploader.queries import Manifest, ManifestConflict
 
 log = structlog.get_logger(__name__)
@@ -95,7 +96,7 @@ class Uploader:
         """
         with self._packing.locked():
             try:
-                self._finish_plans()
+                self.finish_plans()
                 self._archive_hours(include_current=include_current)
             except Outage as error:
                 self._summary.failures += 1
@@ -103,7 +104,12 @@ class Uploader:
             self._note_backlog()
         return self._summary
 
-    def _finish_plans(self) -> None:
+    def finish_plans(self) -> None:
+        """Finish what an earlier run left; the caller holds the lock of the packing directory.
+
+        Raises:
+            Outage: the object store or the database stayed unavailable.
+        """
         self._packing.sweep()
         for plan in self._packing.plans():
             with self._contained(plan.name):
@@ -127,7 +133,12 @@ class Uploader:
 
     def _archive_directory(self, directory: str) -> None:
         limits = Limits(self._settings.postcan_bytes, self._settings.unpacked_bytes)
-        waiting = self._spool.scored(directory)
+        last = ""
+        while waiting := [uid for uid in self._spool.scored(directory, PLANNED_AT_ONCE) if uid > last]:
+            last = waiting[-1]
+            self._archive(directory, waiting, limits)
+
+    def _archive(self, directory: str, waiting: list[str], limits: Limits) -> None:
         while waiting:
             self._step = "plan"
             draft = self._retry(lambda: self._new_plan(directory))
@@ -174,9 +185,9 @@ class Uploader:
     def _upload(self, plan: Plan, batch: Batch) -> None:
         targets = self._targets(plan)
         self._step = "put"
-        self._retry(lambda: self._put(plan.postcan_key, targets.postcan, batch.postcan.size))
+        self._retry(lambda: self._put(plan.postcan_key, targets.postcan, batch.postcan))
         crash_point("uploader.after_put_postcan")
-        self._retry(lambda: self._put(plan.jsonl_key, targets.jsonl, batch.jsonl.size))
+        self._retry(lambda: self._put(plan.jsonl_key, targets.jsonl, batch.jsonl))
         crash_point("uploader.after_put")
         self._step = "commit"
         self._retry(lambda: self._manifest.commit(plan, batch, read_rows(targets.rows)))
@@ -192,14 +203,8 @@ class Uploader:
         log.info("batch archived", batch=plan.name, measurements=len(batch.uids), bytes=size)
         self._clear(plan)
 
-    def _put(self, key: str, path: Path, size: int) -> None:
-        self._store.put(key, path)
-        info = self._store.head(key)
-        if info is None or info.size != size:
-            raise StoreUnavailable(
-                f"The object {key} has {info.size if info else 'no'} bytes in the store instead of {size}. Check the "
-                "store; the upload is repeated."
-            )
+    def _put(self, key: str, path: Path, archive: Archive) -> None:
+        put_checked(self._store, key, path, archive, read_back=self._settings.read_back)
 
     def _clear(self, plan: Plan) -> None:
         """Delete what the object store has. A measurement without a row stays, whatever the plan says."""
@@ -218,7 +223,9 @@ class Uploader:
 
     def _set_aside(self, uid: str, reason: str) -> None:
         log.error("spool file set aside", uid=uid, reason=reason)
-        self._spool.quarantine(uid, reason)
+        if not self._spool.quarantine(uid, reason):
+            log.error("spool file left in its place: the quarantine is full", uid=uid)
+            return
         self._summary.quarantined += 1
         self._metrics.quarantined.inc()
 
@@ -255,14 +262,14 @@ class Uploader:
             log.error("batch failed, its measurements stay in the spool", batch=what, step=self._step, error=str(error))
 
     def _note_backlog(self) -> None:
-        count, oldest_s = 0, 0.0
+        oldest_s = 0.0
         now = datetime.now(UTC)
-        for directory in self._spool.scored_directories():
-            uids = self._spool.scored(directory)
-            count += len(uids)
-            if uids:
-                age = (now - parse_measurement_uid(uids[0]).received_at).total_seconds()
-                oldest_s = max(oldest_s, age)
-        self._summary.backlog = count
-        self._metrics.backlog_files.set(count)
+        directories = self._spool.scored_directories()
+        for directory in directories:
+            if directory[:10] != directories[0][:10]:
+                break
+            for uid in self._spool.scored(directory, 1):
+                oldest_s = max(oldest_s, (now - parse_measurement_uid(uid).received_at).total_seconds())
+        self._summary.backlog = self._spool.counts().scored
+        self._metrics.backlog_files.set(self._summary.backlog)
         self._metrics.backlog_oldest.set(oldest_s)

@@ -1,0 +1,1 @@
+"""A whole host that is killed on purpose, and the account of what it acknowledged."""
