@@ -13,7 +13,9 @@ make_account() {
 make_directories() {
     [ -d "$home" ] || install -d -m 0755 "$home"
     for entry in $directories; do
-        install -d -m "${entry%%:*}" -o "$user" -g "$user" "${entry#*:}"
+        # What is set-gid is read by the other services as well.
+        case $entry in 2???:*) group=$spool_group ;; *) group=$user ;; esac
+        install -d -m "${entry%%:*}" -o "$user" -g "$group" "${entry#*:}"
     done
     if [ -n "$spool" ]; then
         [ -d "${spool%/*}" ] || install -d -m 0755 "${spool%/*}"

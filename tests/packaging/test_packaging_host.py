@@ -264,6 +264,13 @@ def test_uploader_archives_inside_its_sandbox(host):
     assert "uploader_last_success_timestamp_seconds" in host.run("cat /var/lib/ooniapi/metrics/uploader.prom")
 
 
+def test_a_rerun_may_read_the_archive_and_nobody_else(host):
+    read = "sh -c 'find /var/lib/ooniapi/objects -name \\*.tar.gz -exec cat {} +' | tar tz"
+    uid = host.sql("SELECT measurement_uid FROM jsonl")
+    assert uid in host.run(f"runuser -u fastpath -- {read}")
+    assert uid not in host.run(f"runuser -u analysis -- {read}", check=False)
+
+
 def test_analysis_jobs_work_inside_their_sandbox(host):
     host.sql("UPDATE counters_country SET ok_count = 17")
     host.run("systemctl start ooni-update-counters.service ooni-ensure-partitions.service")
