@@ -22,7 +22,7 @@ WEIGHTS = {
     "api": 2,
     "postmaster": 2,
 }
-PACE_S = 1.0
+PACE_S = 5.0
 """Between two kills the host gets so long to acknowledge something; without that nothing would be in danger."""
 
 
