@@ -135,7 +135,7 @@ def test_the_clock_jumps(tmp_path: Path, seed: int, figures: list[str]) -> None:
     """By hours, ahead and back, for the API, which stamps what arrives; the other programs meet stamps of all times.
 
     The uploader keeps the right time, since the object store refuses signatures of another one, and so does the
-    fastpath: libfaketime does not get along with the memory limits of its scoring processes.
+    fastpath: with libfaketime 0.9.10 every time.sleep fails (EINVAL from clock_nanosleep), and the fastpath sleeps.
     """
     offset = tmp_path / "offset"
     offset.write_text("+0s\n")
