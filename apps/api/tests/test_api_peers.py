@@ -159,7 +159,7 @@ class LyingPeer:
 @pytest.fixture
 def liars() -> Iterator[list[LyingPeer]]:
     """Peers that fail, each in its way."""
-    peers = [LyingPeer(), LyingPeer(status=500), LyingPeer(delay_s=4.0)]
+    peers = [LyingPeer(), LyingPeer(status=500), LyingPeer(delay_s=20.0)]
     yield peers
     for peer in peers:
         peer.close()
@@ -174,11 +174,10 @@ def test_peers_that_fail_cost_little_and_harm_nothing(
     started = time.monotonic()
     response = api.http.get("/api/v1/raw_measurement", params={"measurement_uid": absent})
     assert (response.status_code, response.content) == (200, b"{}\n")
-    assert time.monotonic() - started < 3.5
-    started = time.monotonic()  # they are left out now
+    assert time.monotonic() - started < 10
+    # They are left out now, as the count of failed reads says.
     assert api.http.get("/api/v1/raw_measurement", params={"measurement_uid": absent}).status_code == 200
     assert api.http.get("/api/v1/raw_measurement", params={"measurement_uid": own}).content == CONTENT
-    assert time.monotonic() - started < 1
     assert api.metric("api_peer_reads_total", result="failed") == 3
 
 

@@ -391,7 +391,7 @@ def test_a_slow_scorer_delays_nobody(start_api: Callable[..., Any], module_dsn: 
     try:
         started = time.monotonic()
         replies = [api.submit(another(number)).json() for number in range(10)]
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 5  # one after the other the ten would take 10 s
         assert all("measurement_uid" in reply for reply in replies)
         assert api.metric("api_handover_total", result="dropped") >= 6
     finally:

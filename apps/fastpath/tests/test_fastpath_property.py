@@ -27,8 +27,9 @@ BODIES = [
 FINGERPRINTS = load_files(Path(core.__file__).parent / "data")
 MATCHERS = [Matcher(FINGERPRINTS, mode) for mode in MODES]
 
-MAX_SECONDS = 2.0
-"""Processor time for documents of up to 4 MB; most take less than 50 ms."""
+MAX_SECONDS = 60.0
+"""Processor time that tells a hang from a busy machine: what is quadratic in 4 MB takes far longer. How long documents
+take is measured by `python -m tests.load.hostile` and the benchmarks."""
 
 
 class Verbatim:
