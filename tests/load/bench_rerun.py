@@ -1,7 +1,8 @@
 """A rerun as operators run it: jsonl objects that the uploader packed, to rows and counters in PostgreSQL.
 
 Everything is real: the uploader fills a store in a directory, `fastpath --noapi` reads it with one worker, PostgreSQL
-has fsync on. Real documents are repeated under uids of their own until there are enough to measure.
+has fsync on. Real documents are repeated under uids of their own until there are enough to measure, and moved to the
+day of the archive (their dates are replaced, digit by digit): what a day's archive holds was measured on that day.
 """
 
 import hashlib
@@ -24,8 +25,10 @@ from devstack.postgres import PostgresCluster
 
 BIN = Path(sys.executable).parent
 DAY = "2024-03-05"
-COPIES = 30
+COPIES = 120
 WRITERS = 32
+_DATES = re.compile(rb'("(?:measurement|test)_start_time": ?")[0-9]{4}-[0-9]{2}-[0-9]{2}')
+_REPORT_DAY = re.compile(rb'("report_id": ?")[0-9]{8}')
 
 
 def run(cluster: PostgresCluster) -> None:
@@ -76,8 +79,14 @@ def _copies(real: list[Document]) -> list[Document]:
                 serial = len(found)
                 stamp = f"{DAY.replace('-', '')}10{serial // 3600 % 60:02}{serial % 60:02}.{serial:06}"
                 digest = hashlib.sha512(f"{number} {uid}".encode()).hexdigest()[:16]
-                found.append((f"{stamp}_{parts[1]}_{parts[2]}_{digest}", body))
+                found.append((f"{stamp}_{parts[1]}_{parts[2]}_{digest}", _moved(body)))
     return found
+
+
+def _moved(body: bytes) -> bytes:
+    """Return a document as if it had been measured on the day of the archive, in as many bytes."""
+    body = _DATES.sub(rb"\g<1>" + DAY.encode(), body)
+    return _REPORT_DAY.sub(rb"\g<1>" + DAY.replace("-", "").encode(), body)
 
 
 def _next_day() -> str:

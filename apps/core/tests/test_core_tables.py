@@ -122,6 +122,21 @@ def test_a_new_partition_is_like_the_others(connection: psycopg.Connection) -> N
     assert connection.execute("SELECT count(*) FROM fastpath_misdated").fetchone() == (1,)
 
 
+def test_what_counts_as_misdated(connection: psycopg.Connection) -> None:
+    def misdated() -> int:
+        return connection.execute("SELECT count(*) FROM fastpath_misdated").fetchone()[0]  # type: ignore[index]
+
+    _insert(connection, measurement_uid=UID + "c")
+    assert misdated() == 0
+    _insert(connection, measurement_uid=UID + "d", report_id="")
+    assert misdated() == 0, "nobody looks for a row by a report id that it has not"
+    _insert(connection, measurement_uid=UID + "e", report_id="odd")
+    assert misdated() == 1
+    _insert(connection, measurement_uid=UID + "f", report_id="", measurement_start_time="2011-05-05")
+    assert misdated() == 2
+    assert len(connection.execute("SELECT FROM fastpath_by_uid(%s)", [UID + "f"]).fetchall()) == 1
+
+
 def test_two_sessions_make_the_same_partitions_while_a_third_writes(dsn: str, connection: psycopg.Connection) -> None:
     failures: list[BaseException] = []
 
