@@ -174,7 +174,7 @@ def test_peers_that_fail_cost_little_and_harm_nothing(
     started = time.monotonic()
     response = api.http.get("/api/v1/raw_measurement", params={"measurement_uid": absent})
     assert (response.status_code, response.content) == (200, b"{}\n")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 10  # the slow peer alone takes 20 s
     # They are left out now, as the count of failed reads says.
     assert api.http.get("/api/v1/raw_measurement", params={"measurement_uid": absent}).status_code == 200
     assert api.http.get("/api/v1/raw_measurement", params={"measurement_uid": own}).content == CONTENT

@@ -86,7 +86,7 @@ def test_without_a_database_measurements_are_taken_and_readable(lonely: Any) -> 
     uid = lonely.submit(b'{"format":"json","content":{"a": 1}}').json()["measurement_uid"]
     assert lonely.http.get("/api/v1/raw_measurement", params={"measurement_uid": uid}).content == b'{"a": 1}'
     assert lonely.http.get(f"/api/v1/measurement/{uid}").content == b'{"a": 1}'
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 3, "a single wait for the database takes 3 s"
     response = lonely.http.get("/api/v1/measurements")
     assert response.status_code == 503
     assert "Database query error" in response.json()["error"]
@@ -103,7 +103,7 @@ def test_readers_of_a_missing_database_leave_threads_for_submissions(lonely: Any
         started = time.monotonic()
         for _ in range(5):
             assert "measurement_uid" in lonely.submit(b"{}").json()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 2, "a thread that waits for the database is free after 2.3 s more"
         assert {reader.result().status_code for reader in readers} == {503}
 
 

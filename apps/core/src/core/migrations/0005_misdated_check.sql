@@ -1,4 +1,4 @@
--- The check for misdated rows took longer than the insertion itself. Most rows start on the very day that both of their
+-- The check for misdated rows took about as long as the insertion itself. Most rows start on the very day that both of their
 -- identifiers name, which is cheap to see; only the others are looked at in full. And a row without a report id is not
 -- misdated for that: nobody looks it up by one. What else counts as misdated is unchanged.
 CREATE OR REPLACE TRIGGER fastpath_note_misdated AFTER INSERT ON fastpath FOR EACH ROW
