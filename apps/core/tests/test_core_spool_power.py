@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 from core.ids import new_measurement_uid, spool_directory
 from core.spool import STATES, Spool, TornFile
 from core.spool_files import parse
+from core.spool_places import OVERFLOW_AFTER, overflow_folder
 
 REPORT = "20240101T000000Z_ndt_IT_1234_n1_abcdefghijklmnop"
 WAYS = 8
@@ -255,8 +256,8 @@ def losses(events: Sequence[Event], bodies: dict[str, bytes], rng: random.Random
 
 def found_whole(state: dict[str, bytes | None], uid: str, body: bytes) -> bool:
     """Whether the spool would find the measurement: the first of the states that has a file decides."""
-    for name in STATES:
-        raw = state.get(f"{name}/{spool_directory(uid)}/{uid}.post")
+    for name, folder in itertools.product(STATES, (f"{overflow_folder(uid)}/", "")):
+        raw = state.get(f"{name}/{spool_directory(uid)}/{folder}{uid}.post")
         if raw is not None:
             try:
                 record = parse(uid, raw)
@@ -276,21 +277,25 @@ STEPS = ("put", "put_again", "mark_scored", "quarantine", "release", "remove_sco
 class Scenario:
     """Two processes at work on one spool; each step may be the one in which its process is killed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, overflow_after: int = OVERFLOW_AFTER) -> None:
         self.recorder = Recorder(root)
         self.bodies: dict[str, bytes] = {}
         self.root = root
+        self.overflow_after = overflow_after
+
+    def spool(self) -> Spool:
+        return Spool(self.root, min_free_bytes=0, overflow_after=self.overflow_after)
 
     def run(self, steps: Sequence[tuple[str, int, int | None]]) -> None:
         with self.recorder.recording():
-            spools = [Spool(self.root, min_free_bytes=0) for _ in range(2)]
+            spools = [self.spool() for _ in range(2)]
             for number, (step, which, calls) in enumerate(steps):
                 self.recorder.calls_left = calls
                 try:
                     self.step(spools[which], step, number)
                 except Killed:
                     self.recorder.calls_left = None
-                    spools[which] = Spool(self.root, min_free_bytes=0)
+                    spools[which] = self.spool()
                 self.recorder.calls_left = None
 
     def step(self, spool: Spool, step: str, number: int) -> None:
@@ -336,11 +341,12 @@ class Scenario:
         max_size=14,
     ),
     seed=st.integers(0, 2**32),
+    overflow_after=st.sampled_from((OVERFLOW_AFTER, 0, 1)),
 )
-@settings(max_examples=100)
-def test_nothing_acknowledged_is_lost_whenever_the_power_goes(steps: list[Any], seed: int) -> None:
+@settings(max_examples=150)
+def test_nothing_acknowledged_is_lost_whenever_the_power_goes(steps: list[Any], seed: int, overflow_after: int) -> None:
     with tempfile.TemporaryDirectory() as root:
-        scenario = Scenario(Path(root))
+        scenario = Scenario(Path(root), overflow_after)
         scenario.run(steps)
         events = scenario.recorder.events
         assert losses(events, scenario.bodies, random.Random(seed)) == []
@@ -351,9 +357,11 @@ def test_nothing_acknowledged_is_lost_whenever_the_power_goes(steps: list[Any], 
 PLAIN = [("put", 0, None), ("put", 0, None), ("put", 1, None), ("mark_scored", 1, None), ("put", 0, None)]
 
 
-def record(steps: Sequence[tuple[str, int, int | None]]) -> tuple[list[Event], dict[str, bytes]]:
+def record(
+    steps: Sequence[tuple[str, int, int | None]], overflow_after: int = OVERFLOW_AFTER
+) -> tuple[list[Event], dict[str, bytes]]:
     with tempfile.TemporaryDirectory() as root:
-        scenario = Scenario(Path(root))
+        scenario = Scenario(Path(root), overflow_after)
         scenario.run(steps)
         return scenario.recorder.events, scenario.bodies
 
@@ -395,10 +403,19 @@ def test_the_model_sees_a_deletion_that_comes_too_early() -> None:
 
 def test_a_directory_that_another_process_made_and_did_not_synchronise() -> None:
     """It dies right after mkdir. Who comes next must not rely on the name being on disk."""
-    for calls in range(1, 5):
-        events, bodies = record([("put", 0, calls), ("put_again", 1, None), ("put", 1, None)])
+    for calls, overflow_after in itertools.product(range(1, 7), (OVERFLOW_AFTER, 0)):
+        events, bodies = record([("put", 0, calls), ("put_again", 1, None), ("put", 1, None)], overflow_after)
         assert sum(event.kind == "ack" for event in events) == 2
         assert losses(events, bodies, random.Random(calls)) == [], calls
+
+
+@pytest.mark.parametrize("move", ["mark_scored", "quarantine"])
+def test_a_directory_for_moves_that_another_process_made_and_did_not_synchronise(move: str) -> None:
+    """What lies safe on disk must not follow into a directory that the power cut takes away."""
+    for calls, overflow_after in itertools.product(range(1, 7), (OVERFLOW_AFTER, 0)):
+        steps = [("put", 0, None), ("mark_scored", 1, None), ("put", 1, None), (move, 0, calls), (move, 1, None)]
+        events, bodies = record(steps, overflow_after)
+        assert losses(events, bodies, random.Random(calls)) == [], (calls, overflow_after)
 
 
 def test_the_spool_itself_reads_what_the_model_says_is_left(tmp_path: Path) -> None:

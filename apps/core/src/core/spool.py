@@ -1,7 +1,8 @@
 """The durable disk queue: what was acknowledged lies here until the object store has it.
 
 A measurement is one file, `<state>/<YYYYMMDDHH>_<CC>_<testname>/<uid>.post`: a header line with a checksum, then the
-body as received. Its state is the directory it is in, and it only moves forward:
+body as received. A directory that is full has overflow folders, see `core.spool_places`. The state of a measurement is
+the directory it is in, and it only moves forward:
 
     incoming ──fastpath──> scored ──uploader──> (removed: the object store has it)
         └──────────────────────┴──> quarantine, with `<uid>.reason` beside it
@@ -12,7 +13,6 @@ those that a failing disk damaged.
 
 import contextlib
 import functools
-import heapq
 import itertools
 import os
 import secrets
@@ -23,14 +23,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import structlog
-
 from core import spool_scan
 from core.groupsync import GroupSync
 from core.ids import parse_measurement_uid, spool_directory
 from core.spool_files import (
     FILE_MODE,
-    SUFFIX,
     TEMPORARY_SUFFIX,
     SpoolRecord,
     TornFile,
@@ -38,6 +35,8 @@ from core.spool_files import (
     parse,
     write_durably,
 )
+from core.spool_places import OVERFLOW_AFTER, Places
+from core.spool_quarantine import MAX_BYTES, MAX_FILES, MAX_REASON, REASON_SUFFIX, Capacity, Quarantined
 
 __all__ = [
     "DIRECTORY_MODE",
@@ -65,16 +64,8 @@ MIN_FREE_INODES = 1000
 STALE_AFTER_S = 3600
 """A temporary file this old belongs to a writer that died; nobody was told that its measurement is safe."""
 
-QUARANTINE_MAX_FILES = 10_000
-QUARANTINE_MAX_BYTES = 1024 * 1024 * 1024
-"""What `quarantine` takes in: more is the doing of a bad release or a bad disk, and setting all aside helps nobody."""
-
 _LOOKED_AT_FOR_OLDEST = 20_000
-_MEASURE_QUARANTINE_EVERY_S = 10.0
-_REASON_SUFFIX = ".reason"
-_MAX_REASON = 4096
-
-log = structlog.get_logger(__name__)
+_MOVED_AT_ONCE = 200  # what a directory may get beyond its limit by one call
 
 
 class SpoolFull(OSError):
@@ -91,16 +82,6 @@ class SpoolCounts:
     quarantine_full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A measurement that was set aside: why, its size in bytes, and since when."""
-
-    uid: str
-    reason: str
-    size: int
-    since: datetime
-
-
 class Spool:
     """The disk queue below one root directory. Safe to share between threads, processes and the apps of a host."""
 
@@ -109,16 +90,19 @@ class Spool:
         root: Path,
         *,
         min_free_bytes: int = 256 * 1024 * 1024,
-        quarantine_max_files: int = QUARANTINE_MAX_FILES,
-        quarantine_max_bytes: int = QUARANTINE_MAX_BYTES,
+        quarantine_max_files: int = MAX_FILES,
+        quarantine_max_bytes: int = MAX_BYTES,
+        overflow_after: int = OVERFLOW_AFTER,
     ) -> None:
-        """Open the spool at `root`, creating it; `put` refuses while the disk has less than `min_free_bytes` free."""
+        """Open the spool at `root`, creating it.
+
+        `put` refuses while the disk has less than `min_free_bytes` free. A directory with about `overflow_after` files
+        gets overflow folders.
+        """
         self.root = Path(root)
         self._min_free_bytes = min_free_bytes
-        self._quarantine_limits = (quarantine_max_files, quarantine_max_bytes)
-        self._quarantine_size = (0, 0)
-        self._quarantine_measured = float("-inf")
-        self._refusal_logged = float("-inf")
+        self._quarantine = Capacity(self.root / QUARANTINE, quarantine_max_files, quarantine_max_bytes)
+        self._places = Places(self.root, overflow_after)
         self._sync = GroupSync()
         # Random, since numbers of processes come again and what a killed one left behind may still be there.
         self._serial = itertools.count(secrets.randbits(48))
@@ -137,18 +121,16 @@ class Spool:
             IdentifierError: `uid` is no measurement uid.
             OSError: the disk failed; nothing was acknowledged.
         """
-        directory = self.root / INCOMING / spool_directory(uid)
         self.check_room(len(body))
-        final = directory / f"{uid}{SUFFIX}"
-        temporary = self._temporary(directory / f"{uid}{SUFFIX}")
+        final = self._places.choose(INCOMING, uid)
+        temporary = self._temporary(final)
         header = make_header(body, report_id)
 
         def write() -> None:
             write_durably(temporary, header, body)
             os.rename(temporary, final)
 
-        self._in_directory(directory, write)
-        self._bring_parent_to_disk(directory)
+        self._in_directory(final.parent, write)
 
     def check_room(self, size: int) -> None:
         """Raise SpoolFull when a body of `size` bytes would be refused."""
@@ -166,13 +148,12 @@ class Spool:
 
         For a file that another process put and died before it could say so.
         """
-        for state in STATES:
-            directory = self.path(state, uid).parent
-            if self.path(state, uid).exists():
+        for path in self._everywhere(uid):
+            if path.exists():
                 with contextlib.suppress(FileNotFoundError):  # moved on, hence found in one of the next states
-                    self._sync.directory(directory)
-                    self._sync.directory(directory.parent)
-                    if self.path(state, uid).exists():
+                    for directory in (path.parent, *self._above(path.parent)):
+                        self._sync.directory(directory)
+                    if path.exists():
                         return True
         return False
 
@@ -185,24 +166,24 @@ class Spool:
             TornFile: the file is damaged.
             IdentifierError: `uid` is no measurement uid.
         """
-        for state in STATES:
+        for path in self._everywhere(uid):
             try:
-                raw = self.path(state, uid).read_bytes()
+                raw = path.read_bytes()
             except FileNotFoundError:
                 continue
             return parse(uid, raw)
         return None
 
     def path(self, state: str, uid: str) -> Path:
-        """Return where a measurement lies when it is in `state`."""
-        return self.root / state / spool_directory(uid) / f"{uid}{SUFFIX}"
+        """Return where a measurement in `state` lies, or would lie in an ordinary directory when it is not there."""
+        return self._places.find(state, uid) or self._places.both(state, uid)[1]
 
     def incoming(self, older_than_s: float = 0, limit: int | None = None) -> Iterator[str]:
         """Yield the uids that are not scored yet, at most `limit`, oldest hour first.
 
-        Within an hour, each country and test comes in slices of 20,000 that are in order, so that memory stays bounded
-        whatever the backlog. With `older_than_s`, leaves out those received within that many seconds. A uid from the
-        future (the clock jumped) is yielded, or it would wait for the clock to catch up.
+        Each hour, country and test comes in order, oldest first, and memory stays bounded whatever the backlog. With
+        `older_than_s`, leaves out those received within that many seconds. A uid from the future (the clock jumped) is
+        yielded, or it would wait for the clock to catch up.
         """
         state = self.root / INCOMING
         names = spool_scan.directories(state)
@@ -219,9 +200,12 @@ class Spool:
         Not synchronised to disk: a rename is atomic, so after a power cut a file is in one of the two states, and
         scoring it once more changes nothing.
         """
-        for directory, names in _by_directory(uids).items():
-            source, target = self.root / INCOMING / directory, self.root / SCORED / directory
-            self._in_directory(target, functools.partial(_move, names, source, target), sync=False)
+        for first in range(0, len(uids), _MOVED_AT_ONCE):
+            groups: dict[Path, list[str]] = defaultdict(list)
+            for uid in uids[first : first + _MOVED_AT_ONCE]:
+                groups[self._places.choose(SCORED, uid).parent].append(uid)
+            for target, names in groups.items():
+                self._in_directory(target, functools.partial(self._move, names, INCOMING, target), sync=False)
 
     def quarantine(self, uid: str, reason: str) -> bool:
         """Set a measurement aside with the reason in a text file beside it; `release` brings it back.
@@ -230,15 +214,15 @@ class Spool:
         Only a scorer or a disk gone bad fills it. The rest then waits for the repair in its place, is tried again by
         itself, and nothing is lost.
         """
-        source = next((path for state in STATES if (path := self.path(state, uid)).exists()), None)
-        if source is None:
+        state = next((state for state in STATES if self._places.find(state, uid) is not None), None)
+        if state is None:
             return False
-        if source.parent.parent.name != QUARANTINE and not self._quarantine_takes(_size(source)):
+        if state != QUARANTINE and not self._quarantine.takes(_size(self.path(state, uid))):
             return False
-        target = self.path(QUARANTINE, uid)
-        note = target.with_suffix(_REASON_SUFFIX)
+        target = self._places.choose(QUARANTINE, uid)
+        note = target.with_suffix(REASON_SUFFIX)
         temporary = self._temporary(note)
-        text = f"{reason[:_MAX_REASON]}\n".encode("utf-8", "backslashreplace")
+        text = f"{reason[:MAX_REASON]}\n".encode("utf-8", "backslashreplace")
 
         def annotate() -> None:
             write_durably(temporary, text, b"")
@@ -254,10 +238,9 @@ class Spool:
         Returns whether it was in quarantine.
         """
         source = self.path(QUARANTINE, uid)
-        moved = self._move_first(uid, (QUARANTINE,), self.path(INCOMING, uid))
-        source.with_suffix(_REASON_SUFFIX).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds others
-            source.parent.rmdir()
+        moved = self._move_first(uid, (QUARANTINE,), self._places.choose(INCOMING, uid))
+        source.with_suffix(REASON_SUFFIX).unlink(missing_ok=True)
+        self._remove_emptied(source.parent)
         return moved
 
     def quarantined(self) -> Iterator[Quarantined]:
@@ -265,13 +248,13 @@ class Spool:
         state = self.root / QUARANTINE
         for name in spool_scan.directories(state):
             for uid in spool_scan.in_order(state / name):
-                path = state / name / f"{uid}{SUFFIX}"
+                path = self.path(QUARANTINE, uid)
                 try:
                     status = path.stat()
                 except FileNotFoundError:
                     continue
                 try:
-                    reason = path.with_suffix(_REASON_SUFFIX).read_text("utf-8", "replace").rstrip("\n")
+                    reason = path.with_suffix(REASON_SUFFIX).read_text("utf-8", "replace").rstrip("\n")
                 except FileNotFoundError:
                     reason = ""
                 yield Quarantined(uid, reason, status.st_size, datetime.fromtimestamp(status.st_ctime, UTC))
@@ -282,13 +265,13 @@ class Spool:
         Returns whether the spool had it. Once in each state and once more, since it may move at the same time.
         """
         found = False
-        for state in (*STATES, *STATES):
-            path = self.path(state, uid)
+        for path in (*self._everywhere(uid), *self._everywhere(uid)):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
                 found = True
                 self._sync.directory(path.parent)
-        self.path(QUARANTINE, uid).with_suffix(_REASON_SUFFIX).unlink(missing_ok=True)
+        for path in self._places.both(QUARANTINE, uid):
+            path.with_suffix(REASON_SUFFIX).unlink(missing_ok=True)
         return found
 
     def scored_directories(self) -> list[str]:
@@ -300,19 +283,22 @@ class Spool:
 
         With a limit memory stays bounded by it, at the price of one look through the directory per call.
         """
-        found = spool_scan.uids(self.root / SCORED / directory)
-        return sorted(found) if limit is None else heapq.nsmallest(limit, found)
+        place = self.root / SCORED / directory
+        return sorted(spool_scan.uids(place)) if limit is None else spool_scan.oldest(place, limit)
 
     def remove_scored(self, uids: Sequence[str]) -> None:
         """Delete scored measurements, durably. Call it only when the object store and the database have them."""
-        for directory, names in _by_directory(uids).items():
-            source = self.root / SCORED / directory
-            for uid in names:
-                (source / f"{uid}{SUFFIX}").unlink(missing_ok=True)
+        touched = dict.fromkeys(self.root / SCORED / spool_directory(uid) for uid in uids)
+        for uid in uids:
+            for path in self._places.both(SCORED, uid):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+                    touched[path.parent] = None
+        for directory in touched:
             with contextlib.suppress(FileNotFoundError):
-                self._sync.directory(source)
-            with contextlib.suppress(OSError):  # not empty, or another run was faster
-                source.rmdir()
+                self._sync.directory(directory)
+        for directory in touched:
+            self._remove_emptied(directory)
 
     def prune(self) -> None:
         """Remove emptied directories of past hours and the temporary files of writers that died."""
@@ -320,15 +306,16 @@ class Spool:
         for state in STATES:
             for name in spool_scan.directories(self.root / state):
                 directory = self.root / state / name
-                _remove_stale(directory)
-                if name[:10] < this_hour:
-                    with contextlib.suppress(OSError):
-                        directory.rmdir()
+                for place in (*(directory / folder for folder in spool_scan.folders(directory)), directory):
+                    _remove_stale(place)
+                    if name[:10] < this_hour:
+                        with contextlib.suppress(OSError):
+                            place.rmdir()
 
     def counts(self) -> SpoolCounts:
         """Count the measurements in each state; what did not change since the last time is not counted again."""
         numbers = {state: self._counts.total(self.root / state) for state in STATES}
-        return SpoolCounts(**numbers, quarantine_full=numbers[QUARANTINE] > 0 and self._quarantine_is_full(0))
+        return SpoolCounts(**numbers, quarantine_full=numbers[QUARANTINE] > 0 and self._quarantine.is_full(0))
 
     def oldest_incoming_s(self) -> float:
         """Return the age in seconds of the oldest measurement that waits to be scored, 0 when none waits.
@@ -347,51 +334,61 @@ class Spool:
     def _temporary(self, final: Path) -> Path:
         return final.with_name(f"{final.name}.{os.getpid()}-{next(self._serial)}{TEMPORARY_SUFFIX}")
 
-    def _quarantine_takes(self, size: int) -> bool:
-        if self._quarantine_is_full(size):
-            if time.monotonic() - self._refusal_logged > _MEASURE_QUARANTINE_EVERY_S:
-                self._refusal_logged = time.monotonic()
-                files, total = self._quarantine_size
-                log.error("quarantine is full, measurements stay where they are", files=files, bytes=total)
-            return False
-        files, total = self._quarantine_size
-        self._quarantine_size = (files + 1, total + size)
-        return True
+    def _everywhere(self, uid: str) -> Iterator[Path]:
+        """Yield where a measurement may lie, in the order in which files move."""
+        for state in STATES:
+            yield from self._places.both(state, uid)
 
-    def _quarantine_is_full(self, size: int) -> bool:
-        if time.monotonic() - self._quarantine_measured > _MEASURE_QUARANTINE_EVERY_S:
-            state = self.root / QUARANTINE
-            sizes = [spool_scan.size_of(state / name) for name in spool_scan.directories(state)]
-            self._quarantine_size = (sum(files for files, _ in sizes), sum(total for _, total in sizes))
-            self._quarantine_measured = time.monotonic()
-        files, total = self._quarantine_size
-        max_files, max_bytes = self._quarantine_limits
-        return files >= max_files or total + size > max_bytes
+    def _above(self, directory: Path) -> list[Path]:
+        """Return the directories between one of measurements and the root, which name it; the root is on disk."""
+        return list(itertools.takewhile(lambda place: place != self.root, directory.parents))
+
+    def _remove_emptied(self, directory: Path) -> None:
+        """Remove a directory of measurements, and the one whose overflow folder it is, if they are empty."""
+        with contextlib.suppress(OSError):  # not empty, or another process was faster
+            directory.rmdir()
+            if directory.parent.parent != self.root:
+                directory.parent.rmdir()
 
     def _move_first(self, uid: str, states: Iterable[str], target: Path) -> bool:
         """Move a measurement from the first of these states that has it; return whether one had it."""
-        sources = [self.path(state, uid) for state in states]
         moved = False
 
         def move() -> None:
             nonlocal moved
-            moved = any(_move([uid], source.parent, target.parent) for source in sources)
+            moved = any(self._move([uid], state, target.parent) for state in states)
 
         self._in_directory(target.parent, move)
-        for source in sources:
+        for source in itertools.chain.from_iterable(self._places.both(state, uid) for state in states):
             with contextlib.suppress(FileNotFoundError):
                 self._sync.directory(source.parent)
         return moved
 
-    def _in_directory(self, directory: Path, act: Callable[[], object], *, sync: bool = True) -> None:
-        """Do something in a directory and, with `sync`, bring its entries to disk.
+    def _move(self, uids: Sequence[str], state: str, target: Path) -> int:
+        """Rename the files of `uids` that are in `state`; return how many. Without `target`: FileNotFoundError."""
+        moved = 0
+        for uid in uids:
+            for source in self._places.both(state, uid):
+                try:
+                    os.rename(source, target / source.name)
+                except FileNotFoundError:
+                    if not target.is_dir():
+                        raise
+                else:
+                    moved += 1
+        return moved
 
-        Another process may remove the directory while it is empty. Before `act` is done it is made again; afterwards
-        its files have moved on, and it is the directories of the other states that have to be on disk.
+    def _in_directory(self, directory: Path, act: Callable[[], object], *, sync: bool = True) -> None:
+        """Do something in a directory whose name is on disk and, with `sync`, bring its entries to disk.
+
+        Another process may have made the directory and died before it synchronised that: what is moved there would be
+        lost with it. Another process may also remove the directory while it is empty. Before `act` is done it is made
+        again; afterwards its files have moved on, and the directories of the other states have to be on disk.
         """
         for attempt in itertools.count():
             try:
                 self._make_directory(directory)
+                self._bring_parents_to_disk(directory)
                 act()
                 break
             except FileNotFoundError:
@@ -402,9 +399,13 @@ class Spool:
         try:
             self._sync.directory(directory)
         except FileNotFoundError:
-            for state in STATES:
-                with contextlib.suppress(FileNotFoundError):
-                    self._sync.directory(self.root / state / directory.name)
+            name = directory.relative_to(self.root).parts[1]
+            for other in (self.root / state / name for state in STATES):
+                for place in (other, *(other / folder for folder in spool_scan.folders(other))):
+                    with contextlib.suppress(FileNotFoundError):
+                        self._sync.directory(place)
+        else:
+            self._bring_parents_to_disk(directory)  # once more: it may have been removed and made again in between
 
     def _make_directory(self, directory: Path) -> None:
         """Make a directory that the group of the apps shares, and bring its name to disk.
@@ -413,18 +414,22 @@ class Spool:
         it (RestrictSUIDSGID=). Asking is for spools that were made by hand.
         """
         try:
-            directory.mkdir(DIRECTORY_MODE & 0o777, parents=True)
+            directory.mkdir(DIRECTORY_MODE & 0o777, parents=directory.parent == self.root)
         except FileExistsError:
+            return
+        except FileNotFoundError:  # an overflow folder whose directory is not there (any more)
+            self._make_directory(directory.parent)
+            self._make_directory(directory)
             return
         if directory.stat().st_mode & 0o7777 != DIRECTORY_MODE:  # mkdir's mode is cut by the umask
             directory.chmod(DIRECTORY_MODE)
         self._sync.directory(directory.parent)
 
-    def _bring_parent_to_disk(self, directory: Path) -> None:
-        """Bring the name of a directory to disk that another process may just have made.
+    def _bring_parents_to_disk(self, directory: Path) -> None:
+        """Bring the names of a directory, and of the one whose overflow folder it is, to disk.
 
-        That process may not be as far as synchronising it. Once per process is enough for a directory of this hour;
-        those of past hours may be removed and made anew at any time.
+        Another process may just have made them and not be as far as synchronising it. Once per process is enough for a
+        directory of this hour; those of past hours may be removed and made anew at any time.
         """
         this_hour = f"{datetime.now(UTC):%Y%m%d%H}"
         hour, known = self._on_disk
@@ -432,8 +437,10 @@ class Spool:
             self._on_disk = hour, known = this_hour, set()
         if directory in known:
             return
-        self._sync.directory(directory.parent)
-        if directory.name[:10] == this_hour:
+        above = self._above(directory)
+        for place in above:
+            self._sync.directory(place)
+        if (directory if len(above) == 1 else directory.parent).name[:10] == this_hour:
             known.add(directory)
 
 
@@ -450,27 +457,6 @@ def _size(path: Path) -> int:
 
 def _age_s(uid: str, now: datetime) -> float:
     return (now - parse_measurement_uid(uid).received_at).total_seconds()
-
-
-def _move(uids: Sequence[str], source: Path, target: Path) -> int:
-    """Rename the files of `uids` that `source` has; return how many. Raises FileNotFoundError without `target`."""
-    moved = 0
-    for uid in uids:
-        try:
-            os.rename(source / f"{uid}{SUFFIX}", target / f"{uid}{SUFFIX}")
-        except FileNotFoundError:
-            if not target.is_dir():
-                raise
-        else:
-            moved += 1
-    return moved
-
-
-def _by_directory(uids: Sequence[str]) -> dict[str, list[str]]:
-    grouped: dict[str, list[str]] = defaultdict(list)
-    for uid in uids:
-        grouped[spool_directory(uid)].append(uid)
-    return grouped
 
 
 def _remove_stale(directory: Path) -> None:
