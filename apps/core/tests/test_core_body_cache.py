@@ -55,10 +55,11 @@ def test_a_damaged_entry_is_a_miss(cache: BodyCache, tmp_path: Path, change: byt
     assert cache.get("a") is None
 
 
-def test_an_entry_is_forgotten_after_a_day(cache: BodyCache, tmp_path: Path) -> None:
+@pytest.mark.parametrize("age_s", [90_000, -90_000], ids=["old", "from before the clock was set back"])
+def test_an_entry_is_forgotten_after_a_day(cache: BodyCache, tmp_path: Path, age_s: float) -> None:
     cache.put("a", b"content")
     (path,) = (tmp_path / "cache").iterdir()
-    os.utime(path, (time.time() - 90_000,) * 2)
+    os.utime(path, (time.time() - age_s,) * 2)
     assert cache.get("a") is None
 
 

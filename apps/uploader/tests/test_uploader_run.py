@@ -137,6 +137,19 @@ def test_an_hour_is_left_alone_until_the_margin_has_passed(host) -> None:
     assert len(host.object_keys()) == 2
 
 
+def test_an_hour_still_to_come_is_taken_since_the_clock_was_set_back(host) -> None:
+    """It would wait for that hour in silence; what comes into it later becomes another batch."""
+    tomorrow = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(days=1)
+    host.receive(b'{"n": 1}', at=tomorrow)
+    host.succeed()
+    assert len(host.object_keys()) == 2
+    host.receive(b'{"n": 2}', at=tomorrow)
+    host.succeed()
+    assert len(host.object_keys()) == 4
+    assert host.metric("uploader_backlog_files") == 0
+    host.assert_readable()
+
+
 def test_now_takes_hours_that_are_not_over(host) -> None:
     host.receive(b'{"n": 1}', at=datetime.now(UTC))
     host.succeed()

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from core.objectstore import ObjectNotFound
+from core.spool import Spool
 from uploader.verify import KINDS
 
 PREFIX = "raw/20240102/03/IT/webconnectivity/2024010203_IT_webconnectivity.n1"
@@ -258,6 +259,18 @@ def test_a_spool_file_goes_only_after_its_archived_body_was_compared(archived) -
     assert verify(archived, "--repair")["left"] == 0
     assert archived.spool.counts().scored == 0
     archived.assert_readable()
+
+
+def test_files_in_overflow_folders_of_the_spool_are_compared_too(archived) -> None:
+    uids = list(archived.sent)
+    overflowing = Spool(archived.spool.root, min_free_bytes=0, overflow_after=0)
+    for uid in uids:
+        overflowing.put(uid, archived.sent[uid], "r")
+    overflowing.mark_scored(uids)
+    assert all(len(overflowing.path("scored", uid).parent.name) == 3 for uid in uids)
+    assert verify(archived)["found"] == {"spool_archived": 6}
+    assert verify(archived, "--repair")["left"] == 0
+    assert archived.spool.counts().scored == 0
 
 
 def test_a_row_to_nowhere_goes_when_the_spool_has_the_body(archived) -> None:

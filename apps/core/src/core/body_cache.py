@@ -44,7 +44,8 @@ class BodyCache:
         path = self._path(key)
         try:
             with open(path, "rb") as file:
-                if time.time() - os.fstat(file.fileno()).st_mtime > MAX_AGE_S:
+                # An entry of the future is from before the clock was set back; it would stay too long.
+                if abs(time.time() - os.fstat(file.fileno()).st_mtime) > MAX_AGE_S:
                     return None
                 raw = file.read(self._max_bytes)
         except OSError:
@@ -103,7 +104,7 @@ class BodyCache:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
-                    age = now - status.st_mtime
+                    age = abs(now - status.st_mtime)
                     if age > (_STALE_AFTER_S if entry.name.endswith(TEMPORARY_SUFFIX) else MAX_AGE_S):
                         os.unlink(entry.path)
                     else:

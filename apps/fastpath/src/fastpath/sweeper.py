@@ -14,7 +14,7 @@ from fastpath.store import Store, Unavailable
 
 log = structlog.get_logger(__name__)
 
-COUNT_INTERVAL_S = 30.0
+COUNT_INTERVAL_S = 10.0
 """Seconds between two counts of the spool's files, or twenty times as long as a count takes, whichever is longer."""
 
 PRUNE_INTERVAL_S = 3600.0

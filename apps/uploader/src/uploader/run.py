@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 REMOVE_AT_ONCE = 100
 """Spool files deleted per synchronisation of their directory."""
 
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+
 _UNAVAILABLE = (StoreUnavailable, DatabaseUnavailable, psycopg.OperationalError, psycopg.InterfaceError)
 _BATCH_FAILURES = (StoreError, psycopg.Error, ManifestConflict, OSError)
 
@@ -124,12 +126,21 @@ class Uploader:
                     self._archive_directory(directory)
 
     def _is_due(self, directory: str) -> bool:
+        """Whether nothing more is expected in the directory of an hour.
+
+        That of an hour still to come is from before the clock was set back. It would wait for that hour, in silence
+        and perhaps for days, so it is taken now; what is added later becomes another batch.
+        """
         try:
             hour = datetime.strptime(directory[:10], "%Y%m%d%H").replace(tzinfo=UTC)
         except ValueError:
             log.warning("not the name of an hour, skipped", directory=directory)
             return False
-        return datetime.now(UTC) >= hour + timedelta(hours=1, seconds=self._settings.hours_margin_s)
+        now = datetime.now(UTC)
+        if hour > now + _CLOCK_TOLERANCE:
+            log.warning("measurements of an hour still to come, archived now; was the clock set?", directory=directory)
+            return True
+        return now >= hour + timedelta(hours=1, seconds=self._settings.hours_margin_s)
 
     def _archive_directory(self, directory: str) -> None:
         limits = Limits(self._settings.postcan_bytes, self._settings.unpacked_bytes)

@@ -18,14 +18,15 @@ from typing import TypeVar
 
 import structlog
 
+from core import spool_scan
 from core.archive import ArchiveError
 from core.bodies import Peers
 from core.objectstore import ObjectInfo, ObjectNotFound, ObjectStore
-from core.spool import STATES, Spool
+from core.spool import SCORED, STATES, Spool
 from uploader.catalog import Catalog, Line, ObjectRows, Place, hour_of
 from uploader.objects import fetch, slots
 from uploader.pack import Row
-from uploader.plan import JSONL, PLANNED_AT_ONCE, POSTCAN, BatchName, PackingDirectory, parse_key
+from uploader.plan import JSONL, POSTCAN, BatchName, PackingDirectory, parse_key
 from uploader.repair import Repair
 
 KINDS: Mapping[str, str] = {
@@ -257,7 +258,7 @@ class Verifier:
         for directory in self._spool.scored_directories():
             if not directory.startswith(hour):
                 continue
-            for uids in _chunked(self._scored(directory)):
+            for uids in _chunked(spool_scan.uids(self._spool.root / SCORED / directory)):
                 planned = {uid for plan in self._packing.plans() for uid in plan.uids}
                 for place in self._catalog.places(uids):
                     uid = place.measurement_uid
@@ -267,33 +268,29 @@ class Verifier:
                     detail = f"Its body lies in {place.raw_s3path or place.s3path}."
                     self._differs("spool_archived", uid, detail, repaired=repaired)
 
-    def _scored(self, directory: str) -> Iterator[str]:
-        last = ""
-        while found := [uid for uid in self._spool.scored(directory, PLANNED_AT_ONCE) if uid > last]:
-            yield from found
-            last = found[-1]
-            if len(found) < PLANNED_AT_ONCE:
-                return
-
     def _bodies(self, hour: str) -> None:
         for uids in self._catalog.without_place(hour):
-            for uid in uids:
-                if not self._has_body(uid):
-                    self._differs("body_missing", uid, "No spool and no object has it.")
+            for uid in self._nobody_has([uid for uid in uids if not self._has_body(uid)]):
+                self._differs("body_missing", uid, "No spool and no object has it.")
 
     def _has_body(self, uid: str) -> bool:
         if hour_of(uid) is None:  # of before 2020: no spool ever had it, and the archives of then are not ours
             return True
         if any(self._spool.path(state, uid).exists() for state in STATES):
             return True
-        if self._peers is not None and self._peers.read(uid) is not None:
-            return True
-        if self._catalog.places([uid]):  # archived while we looked
-            return True
+        return self._peers is not None and self._peers.read(uid) is not None
+
+    def _nobody_has(self, uids: list[str]) -> list[str]:
+        """Leave out what moved while we looked; the database is asked once, since after an accident they are many."""
+        if not uids:
+            return []
+        archived = {place.measurement_uid for place in self._catalog.places(uids)}
+        missing = [uid for uid in uids if uid not in archived]
         if self._peer_failed():
-            self._result.undecided += 1
-            return True
-        return not self._catalog.scored([uid])  # taken down while we looked
+            self._result.undecided += len(missing)
+            return []
+        still = self._catalog.scored(missing)  # those taken down meanwhile are not
+        return [uid for uid in missing if uid in still]
 
 
 def _fits(place: Place, row: Row, line: Line) -> bool:
