@@ -138,6 +138,39 @@ def test_a_statement_that_refuses_transactions_can_be_a_migration(empty_dsn: str
     assert schema.upgrade(empty_dsn, directory) == ["0002_b.sql"]
 
 
+def test_what_an_interrupted_index_left_is_not_taken_for_a_finished_one(empty_dsn: str, tmp_path: Path) -> None:
+    concurrently = "-- no-transaction\nCREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a_x ON a (x);"
+    directory = _write(tmp_path / "m", m0001_a="CREATE TABLE a (x int); INSERT INTO a VALUES (1), (1)")
+    schema.upgrade(empty_dsn, directory)
+    _write(directory, m0002_b=concurrently)
+    with pytest.raises(schema.SchemaError, match="could not create unique index"):
+        schema.upgrade(empty_dsn, directory)
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_x'::regclass"
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        assert connection.execute(valid).fetchone() == (False,)
+        connection.execute("DELETE FROM a WHERE ctid = '(0,1)'")
+        assert schema.upgrade(empty_dsn, directory) == ["0002_b.sql"]
+        assert connection.execute(valid).fetchone() == (True,)
+
+
+def test_an_index_made_beside_writers_waits_for_them(empty_dsn: str, tmp_path: Path) -> None:
+    directory = _write(
+        tmp_path / "m",
+        m0001_a="CREATE TABLE a (x int);",
+        m0002_b="-- no-transaction\nCREATE INDEX CONCURRENTLY IF NOT EXISTS a_x ON a (x);",
+    )
+    with psycopg.connect(empty_dsn) as writer:
+        schema.upgrade(empty_dsn, _write(tmp_path / "first", m0001_a="CREATE TABLE a (x int);"))
+        writer.execute("INSERT INTO a VALUES (1)")
+        upgrade = threading.Thread(target=schema.upgrade, args=(empty_dsn, directory))
+        upgrade.start()
+        upgrade.join(schema.LOCK_TIMEOUT_S + 1)
+        assert upgrade.is_alive()
+        writer.commit()
+        upgrade.join(60)
+    assert schema.pending(empty_dsn, directory) == []
+
+
 def test_a_migration_gives_up_on_a_lock_after_four_seconds(empty_dsn: str, tmp_path: Path) -> None:
     directory = _write(tmp_path / "m", m0001_a="CREATE TABLE a ();")
     schema.upgrade(empty_dsn, directory)

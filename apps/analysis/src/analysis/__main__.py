@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import structlog
 import core.log
 from analysis.config import APP, AnalysisSettings
 from analysis.counters import Show, Wanted, update_counters
+from analysis.download import DownloadError, downloaded
 from analysis.metrics import Metrics
 from analysis.partitions import ensure_partitions
 from analysis.store import AnotherRun, Store, StoreError
+from analysis.testlists import Refused, update_test_lists
 from core.config import ConfigError, load_settings
 from core.db import DatabaseUnavailable
 
@@ -50,6 +53,17 @@ def parser() -> argparse.ArgumentParser:
     counters.add_argument("--empty-days", action="store_true", help="also empty the counters of days without any row")
     counters.add_argument("--dry-run", action="store_true", help="print what would change, change nothing")
 
+    lists = jobs.add_parser(
+        "update-test-lists",
+        help="put the test lists of a directory or archive in place of those in the database",
+        description="The files are lists/global.csv and lists/<cc>.csv with the columns url and category_code.",
+    )
+    where = lists.add_mutually_exclusive_group(required=True)
+    where.add_argument("--from", dest="source", type=Path, metavar="PATH", help="directory, .zip, .tar or .tar.gz")
+    where.add_argument("--url", metavar="URL", help="address of such an archive")
+    lists.add_argument("--force", action="store_true", help="also when a list loses more than half of its entries")
+    lists.add_argument("--dry-run", action="store_true", help="tell what would change, change nothing")
+
     partitions = jobs.add_parser("ensure-partitions", help="make the monthly partitions of the months ahead")
     partitions.add_argument("--dry-run", action="store_true", help="name the missing ones, make none")
     return made
@@ -77,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(options, settings, metrics)
     except AnotherRun as error:
         return _complain(str(error), EXIT_BUSY)
-    except (StoreError, DatabaseUnavailable, OSError) as error:
+    except (StoreError, DatabaseUnavailable, DownloadError, Refused, OSError) as error:
         log.error("job failed", job=options.job, error=str(error))
         code = EXIT_FAILED
     if settings.metrics_directory and not options.dry_run:
@@ -101,6 +115,11 @@ def _run(options: argparse.Namespace, settings: AnalysisSettings, metrics: Metri
             log.info(
                 "job done", job=options.job, result=ensure_partitions(store, settings, metrics, dry_run=options.dry_run)
             )
+            return 0
+        if options.job == "update-test-lists":
+            with downloaded(options.url) if options.url else nullcontext(options.source) as source:
+                change = update_test_lists(store, metrics, source, force=options.force, dry_run=options.dry_run)
+            log.info("job done", job=options.job, result=f"would be: {change}" if options.dry_run else str(change))
             return 0
         wanted = Wanted(options.since, options.until, options.full, options.dry_run, options.empty_days)
         summary = update_counters(store, settings, metrics, wanted, Show() if options.dry_run else None)

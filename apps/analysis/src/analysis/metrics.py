@@ -40,6 +40,13 @@ class Metrics:
             self.counters_refused_days = self._gauge(
                 "analysis_counters_refused_days", "Days left alone because they have counters but no rows."
             )
+        if job == "update-test-lists":
+            self.test_list_entries = self._gauge("analysis_test_list_entries", "Entries of all test lists.")
+            self.test_list_added = self._gauge("analysis_test_list_added", "Entries that the last run added.")
+            self.test_list_removed = self._gauge("analysis_test_list_removed", "Entries that the last run removed.")
+            self.test_list_bad_lines = self._gauge(
+                "analysis_test_list_bad_lines", "Lines of the lists that the last run could not use."
+            )
         if job == "ensure-partitions":
             self.partitions_made = self._gauge("analysis_partitions_made", "Partitions that the last run made.")
             self.default_rows = self._gauge(

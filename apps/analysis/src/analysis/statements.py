@@ -25,6 +25,12 @@ def _names(columns: Sequence[LiteralString]) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(column) for column in columns)
 
 
+TEST_LISTS = "SELECT domain, url, cc, category_code FROM citizenlab"
+TEST_LIST_REMOVE = """DELETE FROM citizenlab c USING unnest(%s::text[], %s::text[]) AS gone (url, cc)
+    WHERE (c.url, c.cc) = (gone.url, gone.cc)"""
+TEST_LIST_ADD = """INSERT INTO citizenlab (domain, url, cc, category_code)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])"""
+
 NO_MOVES = "LOCK TABLE fastpath_default IN ACCESS SHARE MODE"
 
 _TEST_NAME: LiteralString = "coalesce(test_name::text, test_name_other, '')"

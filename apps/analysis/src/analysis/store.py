@@ -11,7 +11,7 @@ older than the partition. It takes an exclusive lock on the default partition; t
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -26,11 +26,15 @@ from psycopg.rows import TupleRow
 import core.db
 from analysis import statements
 from analysis.statements import COUNTERS
+from core.testlists import Entry
 
 T = TypeVar("T")
 
 COUNTERS_LOCK = 0x636F756E
 """Advisory lock of whoever repairs counters."""
+
+TEST_LISTS_LOCK = 0x6C697374
+"""Advisory lock of whoever updates the test lists."""
 
 EXAMPLES = 10
 """How many wrong counters of each table are shown per day."""
@@ -115,6 +119,14 @@ class Store:
                 "pg_stat_activity (application_name analysis)."
             )
 
+    def test_lists_lock(self) -> None:
+        """Keep every other update of the test lists away until `close`. Raises AnotherRun, StoreError."""
+        if not self._value("SELECT pg_try_advisory_lock(%s)", [TEST_LISTS_LOCK]):
+            raise AnotherRun(
+                "Another run is updating the test lists of this database. Wait for it to end, or find it in "
+                "pg_stat_activity (application_name analysis)."
+            )
+
     def today(self) -> date:
         """The day it is now, in UTC, by the database's clock."""
         day: date = self._value("SELECT (now() AT TIME ZONE 'UTC')::date")
@@ -165,6 +177,23 @@ class Store:
                 return corrected
 
         return self._again(correct)
+
+    def test_lists(self) -> set[Entry]:
+        """All entries of all test lists. Raises StoreError."""
+        rows = self._again(lambda: self._connection.execute(statements.TEST_LISTS).fetchall())
+        return set(map(Entry._make, rows))
+
+    def change_test_lists(self, gone: Collection[Entry], new: Collection[Entry]) -> None:
+        """Remove and add entries of test lists in one transaction. Needs `test_lists_lock`. Raises StoreError."""
+
+        def change() -> None:
+            with self._connection.transaction():
+                urls, countries = [entry.url for entry in gone], [entry.cc for entry in gone]
+                self._connection.execute(statements.TEST_LIST_REMOVE, [urls, countries])
+                columns = [[entry[number] for entry in new] for number in range(len(Entry._fields))]
+                self._connection.execute(statements.TEST_LIST_ADD, columns)
+
+        self._again(change)
 
     def ensure_partitions(self, months_ahead: int) -> int:
         """Make the monthly partitions from this month to `months_ahead` months from now; return how many are new.

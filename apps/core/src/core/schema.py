@@ -5,12 +5,14 @@ not change any more: write the next one. The previous release must run on the ne
 longer used is removed one release later.
 
 A file whose first line is `-- no-transaction` holds one statement that PostgreSQL refuses inside a transaction
-(`CREATE INDEX CONCURRENTLY IF NOT EXISTS …`); it must be safe to run again after it was interrupted.
+(`CREATE INDEX CONCURRENTLY IF NOT EXISTS …`); it must be safe to run again after it was interrupted. What an
+interrupted index leaves is removed before the next attempt. Such a statement waits for locks: nobody waits behind it.
 """
 
 import argparse
 import hashlib
 import os
+import re
 import sys
 import time
 import tomllib
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from core import db
@@ -35,6 +37,8 @@ STATEMENT_TIMEOUT_S = 1800
 UPGRADE_LOCK = 0x6F6F6E69  # advisory lock: one upgrade at a time per database
 UPGRADE_WAIT_S = 120.0
 MONTHS_AHEAD = 12
+
+_INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+)", re.ASCII | re.IGNORECASE)
 
 EXIT_PENDING = 1
 EXIT_USAGE = 2
@@ -216,7 +220,10 @@ def _apply(connection: Connection[TupleRow], migration: Migration) -> None:
                 connection.execute(statement)
                 connection.execute(record, _record(migration, started))
         else:
+            _drop_unfinished_indexes(connection, migration)
+            connection.execute("SET lock_timeout = 0")
             connection.execute(statement)
+            connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
             connection.execute(record, _record(migration, started))
     except psycopg.errors.LockNotAvailable as error:
         raise SchemaError(
@@ -231,6 +238,17 @@ def _apply(connection: Connection[TupleRow], migration: Migration) -> None:
         raise _failed(migration, error) from error
     except psycopg.Error as error:
         raise _failed(migration, error) from error
+
+
+def _drop_unfinished_indexes(connection: Connection[TupleRow], migration: Migration) -> None:
+    """Remove what interrupted attempts left: IF NOT EXISTS would take an invalid index for a finished one."""
+    for name in _INDEX.findall(migration.sql):
+        if _one(
+            connection,
+            "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid)",
+            name,
+        ):
+            connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
 
 
 def _failed(migration: Migration, error: psycopg.Error) -> SchemaError:

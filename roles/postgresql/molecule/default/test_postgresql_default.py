@@ -11,7 +11,7 @@ WRITES = {
     | COUNTERS
     | FINGERPRINTS,
     "uploader": {"jsonl", "upload_manifest"},
-    "analysis": COUNTERS | FINGERPRINTS,
+    "analysis": COUNTERS | FINGERPRINTS | {"citizenlab"},
 }
 
 
@@ -32,8 +32,10 @@ def refused(host: Host, query: str, role: str) -> bool:
 def migrated(host: Host) -> Host:
     """The host, with all migrations applied by the owner."""
     if ask(host, "SELECT to_regclass('jsonl') IS NULL", "ooni") == "t":
+        # As `database_upgrade_schema` does: one transaction each, but for those that refuse one.
         host.check_output(
-            "for file in /migrations/*.sql; do psql -Xq -v ON_ERROR_STOP=1 -d ooni -U ooni -1 -f $file; done"
+            "for file in /migrations/*.sql; do grep -q '^-- no-transaction' $file && one= || one=-1; "
+            "psql -Xq -v ON_ERROR_STOP=1 -d ooni -U ooni $one -f $file || exit 1; done"
         )
     return host
 
