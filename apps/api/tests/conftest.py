@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from mmdb_writer import MMDBWriter
+from netaddr import IPSet
 from psycopg import sql
 
 from core.spool import Spool
@@ -39,6 +41,7 @@ class ApiServer:
             "db_uri": dsn,
             "spool_directory": self.spool_dir,
             "spool_min_free_bytes": 1024,
+            "state_directory": directory / "state",
             "store_url": f"file://{directory}/objects",
             "fastpath_url": f"http://127.0.0.1:{self.fastpath_port}",
             "log_level": "DEBUG",
@@ -170,10 +173,34 @@ def start_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
             assert server.stop() == 0, server.log()
 
 
+@pytest.fixture(scope="session")
+def api_class() -> type[ApiServer]:
+    """The class itself, for tests that start an API in another way."""
+    return ApiServer
+
+
 @pytest.fixture(scope="module")
 def api(start_api: Callable[..., ApiServer], module_dsn: str) -> ApiServer:
     """The API of this module."""
     return start_api(module_dsn)
+
+
+def write_mmdb(path: Path, networks: dict[str, object], *, ip_version: int = 6, rested_s: float = 3600) -> Path:
+    """Write a geolocation database in MaxMind's format that appears to have rested for a while."""
+    writer = MMDBWriter(ip_version, "Test", languages=["en"], description="Test", ipv4_compatible=ip_version == 6)
+    for network, record in networks.items():
+        writer.insert_network(IPSet([network]), record)
+    draft = path.with_name(f".{path.name}.tmp")
+    writer.to_db_file(str(draft))
+    rested_since = time.time() - rested_s
+    os.utime(draft, (rested_since, rested_since))
+    return draft.rename(path)
+
+
+@pytest.fixture(scope="session")
+def make_mmdb() -> Callable[..., Path]:
+    """Return `write_mmdb`."""
+    return write_mmdb
 
 
 @pytest.fixture(scope="session")

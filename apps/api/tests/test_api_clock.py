@@ -1,19 +1,30 @@
 """No two measurements of a host get the same time of receipt."""
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from api.clock import SLOTS, ReceiptClock
+from api.clock import SET_BACK_S, SLOTS, TURNS, ReceiptClock
 
 FIXED = datetime(2024, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
 
-def test_times_increase_when_the_clock_stands_still_or_goes_back() -> None:
-    times = iter([FIXED, FIXED, FIXED.replace(year=2020), FIXED])
+def test_times_increase_when_the_clock_stands_still_or_goes_back_a_little() -> None:
+    times = iter([FIXED, FIXED, FIXED - timedelta(seconds=SET_BACK_S - 1), FIXED])
     clock = ReceiptClock(now=lambda: next(times))
     given = [clock.next() for _ in range(4)]
     assert given == sorted(set(given))
-    assert (given[0] - FIXED).total_seconds() < SLOTS / 1e6
+    assert (given[0] - FIXED).total_seconds() < SLOTS * TURNS / 1e6
+
+
+def test_times_follow_a_clock_that_is_set_back() -> None:
+    """Or measurements would be stamped with a day to come until it has come."""
+    day = timedelta(days=1)
+    times = iter([FIXED, FIXED + 2 * day, FIXED, FIXED, FIXED + day, FIXED])
+    clock = ReceiptClock(7, now=lambda: next(times))
+    given = [clock.next() for _ in range(6)]
+    assert [time.date() - FIXED.date() for time in given] == [0 * day, 2 * day, 0 * day, 0 * day, day, 0 * day]
+    assert len(set(given)) == len(given), "the same moment comes three times, its times do not"
+    assert {time.microsecond % SLOTS for time in given} == {given[0].microsecond % SLOTS}, "each keeps to its slot"
 
 
 def test_workers_never_meet() -> None:

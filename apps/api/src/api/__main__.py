@@ -1,6 +1,7 @@
-"""`ooni-api`: check the configuration, then become gunicorn with it."""
+"""`ooni-api`: check the configuration, then become gunicorn with it; its commands look at files and do not serve."""
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -8,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from api.config import CONFIG_VARIABLE, exported_path, load
+from api import probe_config_cli
+from api.config import CONFIG_VARIABLE, ApiSettings, exported_path, load
+from api.probe_config_cli import EXIT_CONFIG
+from api.quota_summary import NoQuotas, summary
 from core.config import ConfigError
 from core.metrics import MULTIPROC_VARIABLE
-
-EXIT_CONFIG = 78
-"""EX_CONFIG of sysexits.h."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ooni-api", description=__doc__)
     parser.add_argument("--config", type=Path, help="TOML file; default: $OONI_API_CONFIG or /etc/ooni/api.toml")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument(
+        "--quotas", action="store_true", help="print which addresses have used most of their quota of today, and exit"
+    )
+    commands = parser.add_subparsers(title="commands instead of serving", metavar="COMMAND")
+    probe_config_cli.add_to(commands)
     options = parser.parse_args(arguments)
+    if "run" in options:
+        return int(options.run(options))
     try:
         settings = load(options.config or exported_path())
     except ConfigError as error:
@@ -30,11 +38,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         print("ooni-api: the configuration is fine.")
         return 0
+    if options.quotas:
+        return print_quotas(settings)
     environment = dict(os.environ)
     if options.config:
         environment[CONFIG_VARIABLE] = str(options.config)
     environment[MULTIPROC_VARIABLE] = str(prepare_metrics_directory(settings.metrics_dir))
     return become_gunicorn(environment)
+
+
+def print_quotas(settings: ApiSettings) -> int:
+    """Print `[address, seconds left today]` as JSON, one a line, lowest first; for the eyes of the administrator."""
+    try:
+        for pair in summary(settings.bind, settings.quota_prefix_factor):
+            print(json.dumps(pair))
+    except NoQuotas as error:
+        print(f"ooni-api: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def become_gunicorn(environment: dict[str, str]) -> NoReturn:

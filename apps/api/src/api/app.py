@@ -4,13 +4,42 @@ import time
 
 from flask import Flask, Response, g, request
 
-from api import errors, health, measurements, reports, responses, submit
+from api import (
+    check_in,
+    discovery,
+    errors,
+    geolookup,
+    health,
+    measurements,
+    pages,
+    probe_data,
+    probe_identity,
+    rate_limit,
+    reports,
+    responses,
+    submit,
+    url_routes,
+)
 from api.config import ApiSettings, exported_path, load
 from api.metrics import REQUEST_SECONDS, REQUESTS
+from api.openapi import routes as openapi
 from api.request_body import discard_rest
-from api.services import EXTENSION, build
+from api.services import EXTENSION, build, services
 
-BLUEPRINTS = (health.blueprint, reports.blueprint, submit.blueprint, measurements.blueprint)
+BLUEPRINTS = (
+    health.blueprint,
+    discovery.blueprint,
+    check_in.blueprint,
+    probe_data.blueprint,
+    probe_identity.blueprint,
+    geolookup.blueprint,
+    reports.blueprint,
+    submit.blueprint,
+    url_routes.blueprint,
+    measurements.blueprint,
+    pages.blueprint,
+    openapi.blueprint,
+)
 
 
 def create_app(settings: ApiSettings | None = None, *, slot: int = 0) -> Flask:
@@ -32,7 +61,9 @@ def create_app(settings: ApiSettings | None = None, *, slot: int = 0) -> Flask:
     errors.register(app)
     responses.register(app)
     _measure(app)
+    rate_limit.register(app, settings)
     _discard_unread_bodies(app, settings.max_received_bytes)
+    _watch_databases(app)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     return app
@@ -44,6 +75,14 @@ def _discard_unread_bodies(app: Flask, limit: int) -> None:
         if request.method in {"POST", "PUT", "PATCH"}:
             discard_rest(request.environ, limit)
         return response
+
+
+def _watch_databases(app: Flask) -> None:
+    """Any request, also one that looks nothing up, is the occasion to notice that a geolocation database changed."""
+
+    @app.before_request
+    def look() -> None:
+        services().geolocation.refresh()
 
 
 def _measure(app: Flask) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from api import APP
+from api.proxies import TrustedProxies
 from core.config import ConfigError, load_settings
 from core.db import DatabaseUnavailable, open_pool
 from core.log import LEVELS
@@ -31,6 +32,7 @@ _AT_LEAST_ONE = (
     "max_received_bytes",
     "max_inflated_bytes",
     "large_bodies_at_once",
+    "quota_prefix_factor",
 )
 
 
@@ -41,6 +43,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     bind: str = "127.0.0.1:8000"
     # Public base address, without a slash at the end; it starts the links in replies.
     base_url: str = "http://127.0.0.1:8000"
+    # Address of the web interface, without a slash at the end; links of earlier years are redirected to it.
+    explorer_url: str = "https://explorer.ooni.org"
     # Number of worker processes; about one per core.
     workers: int = 2
     # Number of requests that one worker process handles at the same time.
@@ -89,12 +93,30 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     fastpath_queue: int = 2000
     # Identifier of this collector, part of every report id; letters and digits.
     collector_id: str = "1"
+    # Directory of the files that say what probes are told; empty, or one that does not exist, for made-up examples.
+    probe_config_directory: str = "/etc/ooni/probe"
     # Largest request body as received (compressed or not), in bytes.
     max_received_bytes: int = 32 * 1024 * 1024
     # Largest request body after decompression, in bytes.
     max_inflated_bytes: int = 64 * 1024 * 1024
     # Number of bodies above 4 MiB that one worker handles at the same time; others wait a little, then get 503.
     large_bodies_at_once: int = 2
+    # Whether readers have quotas of server time; probes never have.
+    quotas_enabled: bool = True
+    # Number of times the quota of one address that the network around it has (IPv4 /24, IPv6 /48).
+    quota_prefix_factor: int = 10
+    # Addresses and networks without quotas, such as those of the web interface and of monitoring.
+    quota_exempt: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    # Networks of our proxies, whose X-Real-IP and X-Forwarded-For are believed; they must replace those of clients.
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    # File with the countries of addresses (MaxMind's format), read again when it changes; empty for none.
+    geo_country_db: str = ""
+    # File with the networks (AS numbers) of addresses, read again when it changes; may be the same one; empty for none.
+    geo_asn_db: str = ""
+    # Directory for what the API keeps for itself, such as the key of probe tokens; nobody else should read it.
+    state_directory: str = "/var/lib/ooni-api"
+    # File with keys of probe tokens that hosts share, one a line: the first signs, all count; empty: a key of its own.
+    probe_token_keys: str = ""
     # Least severe log level written: DEBUG, INFO, WARNING, ERROR.
     log_level: str = "INFO"
 
@@ -128,14 +150,30 @@ def check(settings: ApiSettings) -> None:
         raise ConfigError("collector_id may hold 1 to 20 letters and digits only; for example 1.")
     if settings.log_level.upper() not in LEVELS:
         raise ConfigError(f"log_level must be one of {', '.join(LEVELS)}; for example INFO.")
+    _check_quota_exempt(settings.quota_exempt)
     _check_addresses(settings)
+    try:
+        TrustedProxies(settings.trusted_proxies)
+    except ValueError as error:
+        raise ConfigError(f"trusted_proxies: {error}. Write networks like 10.0.0.0/24 or 127.0.0.1.") from error
+
+
+def _check_quota_exempt(networks: tuple[str, ...]) -> None:
+    for text in networks:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ConfigError(
+                f"quota_exempt holds {text!r}, which is no address and no network ({error}); write it like 192.0.2.7 "
+                "or 2001:db8:1::/48."
+            ) from error
 
 
 def _check_addresses(settings: ApiSettings) -> None:
     if not _ADDRESS.fullmatch(settings.bind):
         raise ConfigError("bind is not an address; give host:port or unix:/path, for example 127.0.0.1:8000.")
     _check_spool_listen(settings.spool_listen)
-    named = [("base_url", settings.base_url), ("fastpath_url", settings.fastpath_url)]
+    named = [(name, getattr(settings, name)) for name in ("base_url", "explorer_url", "fastpath_url")]
     for name, value in [*named, *(("peers", peer) for peer in settings.peers)]:
         if not value.startswith(("http://", "https://")) or value.endswith("/"):
             raise ConfigError(

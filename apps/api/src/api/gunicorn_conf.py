@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from api import APP, JOURNAL_IDENTIFIER
+from api import APP, JOURNAL_IDENTIFIER, quota_store
 from api.clock import SLOTS
+from api.companions import Companions
 from api.config import exported_path, listen_address, load
 from api.worker import QuietLogger, Worker
 from core import log as core_log
@@ -42,22 +41,30 @@ worker_tmp_dir = str(_IN_MEMORY) if _IN_MEMORY.is_dir() else None
 
 Worker.request_timeout_s = settings.request_timeout_s
 
-_children: list[subprocess.Popen[bytes]] = []
+if settings.quotas_enabled:  # before the fork, so that all workers have the same
+    quota_store.share(quota_store.QuotaTable(settings.quota_prefix_factor, name=settings.bind))
+
+_companions = Companions()
 _slots: dict[int, int] = {}  # age of a worker (unique in the master) -> slot
 
 
-def when_ready(server: Any) -> None:  # noqa: ARG001 gunicorn's signature
-    """Start the processes beside the workers: one for their metrics, one for other hosts that read the spool."""
+def when_ready(server: Any) -> None:
+    """Start the processes beside the workers: one for their metrics, one for other hosts that read the spool.
+
+    The master looks after them whenever it looks after its workers; gunicorn has no hook for that moment.
+    """
     if settings.metrics_port:
-        _start("api.metrics_server", settings.metrics_host, str(settings.metrics_port))
+        _companions.add("metrics", "api.metrics_server", settings.metrics_host, str(settings.metrics_port))
     if settings.spool_listen:
         host, port = listen_address(settings.spool_listen)
-        _start("api.spool_server", host, str(port), settings.spool_directory)
+        _companions.add("spool", "api.spool_server", host, str(port), settings.spool_directory)
+    manage_workers = server.manage_workers
 
+    def manage_all() -> None:
+        _companions.tend()
+        manage_workers()
 
-def _start(module: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", module, *arguments]
-    _children.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))  # noqa: S603 our own interpreter and settings
+    server.manage_workers = manage_all
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature
@@ -87,8 +94,7 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's si
 
 def on_exit(server: Any) -> None:  # noqa: ARG001 gunicorn's signature
     """Stop the processes beside the workers and remove the temporary directory of the metrics."""
-    for child in _children:
-        child.terminate()
+    _companions.stop()
     directory = os.environ.get(MULTIPROC_VARIABLE)
     if directory and not settings.metrics_dir:
         shutil.rmtree(directory, ignore_errors=True)

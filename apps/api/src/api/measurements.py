@@ -41,7 +41,7 @@ def list_measurements() -> Response:
     order_by = one_of(
         params.text("order_by") or "measurement_start_time",
         ORDER_COLUMNS,
-        f"Invalid field for ordering: give one of {', '.join(ORDER_COLUMNS)}",
+        f"Invalid field for ordering: give one of {', '.join(ORDER_COLUMNS)} in parameter order_by.",
     )
     wanted = _filter(params)
     parts = services()
@@ -73,7 +73,8 @@ def measurement_meta() -> Response:
     reply: dict[str, Any] = {} if row is None else _meta(row, category)
     if full:
         reply["raw_measurement"] = "" if row is None else _body_text(row["measurement_uid"])
-    return json_response(reply, cache="max-age=60")
+    # Who looks a moment too early, between acknowledgement and score, must not be told so from a cache for a minute.
+    return json_response(reply, cache=NO_CACHE if row is None else "max-age=60")
 
 
 @blueprint.get("/api/v1/raw_measurement")
@@ -99,12 +100,13 @@ def raw_measurement() -> Response:
 @blueprint.get("/api/v1/measurement/<uid>")
 def measurement(uid: str) -> Response:
     """The body of one measurement (older form), optionally as a download."""
+    download = (Params(request).text("download") or "").lower() == "true"
     body = _body_or_none(uid) if is_uid(uid) else None
     if body is None:
         raise bad_request("Incorrect or inexistent measurement_uid")
     response = Response(body, mimetype="application/json")
     response.headers["Cache-Control"] = "max-age=3600"
-    if request.args.get("download", "").lower() == "true":
+    if download:
         response.headers["Content-Disposition"] = f"attachment; filename=ooni_measurement-{uid}.json"
     return response
 

@@ -48,4 +48,82 @@ REQUEST_SECONDS = Histogram(
     ["endpoint"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+PROBE_CONFIG_OK = Gauge(
+    "api_probe_config_ok",
+    "Whether a file of the probe configuration can be used as it lies there now: 1, or 0 when it is broken.",
+    ["file"],
+    multiprocess_mode="livemin",
+)
+PROBE_CONFIG_EXAMPLES = Gauge(
+    "api_probe_config_examples",
+    "Whether probes are told the package's example addresses: 1 when there is no probe configuration.",
+    multiprocess_mode="livemax",
+)
+CHECK_IN_URLS = Histogram(
+    "api_check_in_urls",
+    "URLs handed out in one check-in.",
+    buckets=(0, 1, 5, 10, 20, 50, 100, 500, 1000, 2000, 5000, 10000),
+)
+QUOTA_REFUSALS = Counter(
+    "api_quota_refusals",
+    "Requests refused with 429, by the bucket that was empty: address_day, address_week, address_month, prefix_day, "
+    "prefix_week, prefix_month.",
+    ["bucket"],
+)
+QUOTA_EVICTIONS = Counter(
+    "api_quota_evictions", "Addresses or prefixes forgotten before their quota was full again: the table was full."
+)
+QUOTA_UNKNOWN_ADDRESSES = Counter(
+    "api_quota_unknown_addresses", "Requests let through without a quota because their client's address is not known."
+)
+QUOTA_TRACKED = Gauge(
+    "api_quota_tracked_addresses",
+    "Addresses whose quota is not full at the moment.",
+    multiprocess_mode="mostrecent",
+)
+GEO_LOOKUPS = Counter(
+    "api_geo_lookups",
+    "Addresses looked up, by database (country, asn) and result: found, not_found, failed.",
+    ["database", "result"],
+)
+GEO_DATABASE_OK = Gauge(
+    "api_geo_database_ok",
+    "Whether a configured geolocation database is in use as it lies on the disk: 1, or 0 when it is missing or broken.",
+    ["database"],
+    multiprocess_mode="livemin",
+)
+GEO_DATABASE_BUILT = Gauge(
+    "api_geo_database_build_timestamp_seconds",
+    "Time when the geolocation database in use was made, in Unix seconds.",
+    ["database"],
+    multiprocess_mode="livemin",
+)
+PROBE_LOGINS = Counter("api_probe_logins", "Logins of probes, by result: ok, legacy, refused.", ["result"])
+PROBE_PLACE = Counter(
+    "api_probe_place",
+    "Submissions, by whether the client's address is where they say: match, cc_differs, asn_differs, both_differ, "
+    "unknown.",
+    ["result"],
+)
 CONNECTIONS_CUT = Counter("api_connections_cut", "Connections cut off because a request took too long.")
+COMPANION_RESTARTS = Counter(
+    "api_companion_restarts",
+    "Processes beside the workers that ended and were started again, by process: metrics, spool.",
+    ["process"],
+)
+URL_LIST_ENTRIES = Gauge(
+    "api_url_list_entries", "Entries of the test lists in use; the least of all workers.", multiprocess_mode="livemin"
+)
+URL_LIST_FALLBACK = Gauge(
+    "api_url_list_fallback",
+    "1 while a worker uses test lists of the disk or of the package instead of the database's.",
+    multiprocess_mode="livemax",
+)
+URL_LIST_READS = Counter("api_url_list_reads", "Looks at the test lists in the database, by result.", ["result"])
+URL_LIST_SAVE_FAILURES = Counter("api_url_list_save_failures", "Test lists that could not be written to disk.")
+URL_COUNTS_READ = Counter("api_url_counts_read", "Readings of the counters of a network, by result.", ["result"])
+TEST_LIST_URLS = Histogram(
+    "api_test_list_urls",
+    "URLs handed out in one reply of test-list/urls.",
+    buckets=(0, 1, 5, 10, 20, 50, 100, 500, 1000, 2000, 5000, 10000),
+)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from urllib.parse import unquote_to_bytes
 
 from dateutil import parser as date_parser
 from flask import Request
@@ -13,9 +14,15 @@ from api.errors import bad_request
 MAX_VALUE_LENGTH = 8000
 """Longest value looked at, in characters; the server's request line is not much longer."""
 
+MAX_ITEM_LENGTH = 512
+"""Longest item of a comma list, in characters; names of hosts have at most 253."""
+
 _MAX_LIST = 200
+_MAX_ASN = 2**32 - 1
 _ASN = re.compile(r"(?:AS)?([0-9]{1,10})", re.ASCII)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_CC = re.compile(r"[0-9A-Za-z]{2}", re.ASCII)
+_NAME = re.compile(r"[!-~]{1,64}", re.ASCII)
 _REPORT_ID = re.compile(r"[0-9A-Za-z_]+", re.ASCII)
 _UID = re.compile(r"[0-9A-Za-z._]+", re.ASCII)
 _INPUT = re.compile(r"[0-9A-Za-z :/.\[\]_%+(){}=?#&!,$-]*", re.ASCII)
@@ -32,12 +39,9 @@ class Params:
     """The query parameters of one request; the first of repeated ones wins."""
 
     def __init__(self, request: Request) -> None:
-        """Take the parameters of `request`. Raises ApiError 400 when a value cannot be text in the database."""
+        """Take the parameters of `request`. Raises ApiError 400 when one cannot be text in the database."""
+        check_query(request.query_string)
         self._args = request.args
-        for name, values in self._args.lists():
-            for value in (name, *values):
-                if "\x00" in value or len(value) > MAX_VALUE_LENGTH or not _is_text(value):
-                    raise bad_request("Invalid characters")
 
     def text(self, name: str) -> str | None:
         """Return a non-empty value as it is."""
@@ -52,6 +56,10 @@ class Params:
         values = sorted({item for item in self._args.get(name, "").split(",") if item.strip()})
         if len(values) > _MAX_LIST:
             raise bad_request(f"Too many values in parameter {name}; at most {_MAX_LIST} are allowed.")
+        if any(len(value) > MAX_ITEM_LENGTH for value in values):
+            raise bad_request(
+                f"A value in parameter {name} is too long; at most {MAX_ITEM_LENGTH} characters are allowed."
+            )
         return values
 
     def integer(self, name: str, default: int) -> int:
@@ -87,18 +95,20 @@ class Params:
         numbers = []
         for item in self.texts(name):
             match = _ASN.fullmatch(item.strip())
-            if match is None:
+            if match is None or int(match[1]) > _MAX_ASN:
                 raise bad_request(f"Invalid ASN value in parameter {name}")
             numbers.append(int(match[1]))
         if 0 in numbers:
-            raise Forbidden
+            raise Forbidden(f"Measurements whose {name} is 0 are not listed. Ask for other networks.")
         return sorted(set(numbers))
 
     def countries(self, name: str = "probe_cc") -> list[str]:
-        """Return country codes. Raises Forbidden for `ZZ`."""
+        """Return country codes of two letters or digits each. Raises Forbidden for `ZZ`."""
         codes = sorted({item.strip().upper() for item in self.texts(name)})
+        if not all(map(_CC.fullmatch, codes)):
+            raise bad_request(f"Invalid CC value in parameter {name}")
         if "ZZ" in codes:
-            raise Forbidden
+            raise Forbidden(f"Measurements whose {name} is ZZ are not listed. Ask for other countries.")
         return codes
 
     def report_id(self, *, required: bool = False) -> str | None:
@@ -129,6 +139,25 @@ class Params:
         if text and not _INPUT.fullmatch(_NOT_ASCII.sub("", text)):
             raise bad_request("Invalid characters in input field")
         return text or None
+
+
+def check_query(query: bytes) -> None:
+    """Check that names and values are UTF-8 of a sensible length without NUL, which the database cannot hold.
+
+    Raises:
+        ApiError: 400, naming the parameter.
+    """
+    for pair in query.split(b"&"):
+        name, _, value = (_decoded(part) for part in pair.partition(b"="))
+        if name is None or "\x00" in name or len(name) > MAX_VALUE_LENGTH:
+            raise bad_request("Invalid characters in the name of a parameter")
+        shown = name if _NAME.fullmatch(name) else "with an unusual name"
+        if value is None or "\x00" in value:
+            raise bad_request(f"Invalid characters in parameter {shown}; give text in UTF-8.")
+        if len(value) > MAX_VALUE_LENGTH:
+            raise bad_request(
+                f"The value of parameter {shown} is too long; give at most {MAX_VALUE_LENGTH} characters."
+            )
 
 
 def is_uid(text: str) -> bool:
@@ -176,9 +205,9 @@ def _zone(name: str | None, offset_s: int | None) -> tzinfo | None:
     raise ValueError(f"unknown time zone {name}")
 
 
-def _is_text(value: str) -> bool:
+def _decoded(part: bytes) -> str | None:
+    """Return a name or value of a query as text, None when it is not UTF-8."""
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        return unquote_to_bytes(part.replace(b"+", b" ")).decode("utf-8")
+    except UnicodeDecodeError:
+        return None

@@ -10,6 +10,8 @@ from api import metrics
 from api.documents import check_submission
 from api.errors import ApiError, bad_request
 from api.intake import Arrival
+from api.params import Params
+from api.probe_place import compare_place
 from api.request_body import BodyLimits, read_body
 from api.responses import NO_CACHE, json_response
 from api.services import services
@@ -72,6 +74,7 @@ def receive_measurement(rid: str) -> Response:
             return Arrival(new_measurement_uid(received_at, report_id.cc, report_id.test_name, body), rid, body)
 
         stored = intake.store(received_key(rid, body), arrival_at, route=ROUTE)
+    compare_place(report_id.cc, report_id.asn)
     return json_response({"measurement_uid": stored.uid}, cache=NO_CACHE)
 
 
@@ -79,6 +82,13 @@ def receive_measurement(rid: str) -> Response:
 def close_report(rid: str) -> Response:  # noqa: ARG001 any id is accepted, since nothing about reports is stored
     """Acknowledge the end of a report."""
     return json_response({}, cache="max-age=3600")
+
+
+@blueprint.get("/api/_/check_report_id")
+def check_report_id() -> Response:
+    """Say that a report exists, which some old clients ask; nothing about reports is stored."""
+    Params(request).report_id(required=False)
+    return json_response({"v": 0, "found": True}, cache="max-age=1")
 
 
 def normalise_asn(value: object) -> int:

@@ -10,13 +10,20 @@ from flask import current_app
 from api import APP
 from api.clock import ReceiptClock
 from api.config import ApiSettings
+from api.geolocation import Geolocation
 from api.handover import Handover
 from api.intake import Intake
 from api.metrics import BODY_SOURCE, PEER_READS
+from api.probe_config import COPIES, ProbeConfig
+from api.proxies import TrustedProxies
 from api.queries import MeasurementQueries
 from api.read_slots import ReadSlots
 from api.repeats import PATIENCE_S, STATEMENT_TIMEOUT_MS, RepeatsElsewhere
 from api.request_body import BodyLimits
+from api.signing import KEY_FILE, ProbeTokens
+from api.url_overview import UrlOverview
+from api.url_queries import UrlQueries
+from api.url_selection import UrlSelection
 from core.archive import ArchiveError
 from core.bodies import BodyReader
 from core.body_cache import BodyCache
@@ -48,6 +55,13 @@ class Services:
     handover: Handover
     intake: Intake
     repeats: RepeatsElsewhere
+    trusted_proxies: TrustedProxies
+    geolocation: Geolocation
+    probe_tokens: ProbeTokens
+    probe_config: ProbeConfig
+    url_queries: UrlQueries
+    url_selection: UrlSelection
+    url_overview: UrlOverview
 
     def body(self, uid: str) -> bytes | None:
         """Return a measurement as sent, None when nobody has it.
@@ -75,6 +89,8 @@ class Services:
         """Finish the hand-overs that wait and close the connections."""
         self.handover.stop()
         self.repeats.close()
+        self.probe_config.close()
+        self.url_selection.close()
         self.pool.close()
 
 
@@ -111,6 +127,11 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
     )
     BackgroundRestore(received, lambda everything: received_in(spool, everything=everything)).start()
     read_slots = ReadSlots(settings.threads)
+    probe_config = ProbeConfig(settings.probe_config_directory, Path(settings.state_directory) / COPIES)
+    probe_config.start()
+    url_queries = UrlQueries(pool)
+    url_selection = UrlSelection(url_queries, Path(settings.state_directory))
+    url_selection.start()
     limits = BodyLimits(settings.max_received_bytes, settings.max_inflated_bytes, settings.large_bodies_at_once)
     return Services(
         settings=settings,
@@ -121,7 +142,20 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         handover=handover,
         intake=Intake(spool, received, repeats, handover, limits, ReceiptClock(slot)),
         repeats=repeats,
+        trusted_proxies=TrustedProxies(settings.trusted_proxies),
+        geolocation=Geolocation(settings.geo_country_db, settings.geo_asn_db),
+        probe_tokens=_probe_tokens(settings),
+        probe_config=probe_config,
+        url_queries=url_queries,
+        url_selection=url_selection,
+        url_overview=UrlOverview(url_queries),
     )
+
+
+def _probe_tokens(settings: ApiSettings) -> ProbeTokens:
+    if settings.probe_token_keys:
+        return ProbeTokens(Path(settings.probe_token_keys), create=False)
+    return ProbeTokens(Path(settings.state_directory) / KEY_FILE, create=True)
 
 
 def _impatient_pool(settings: ApiSettings) -> Pool:

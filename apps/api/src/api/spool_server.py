@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from api import APP, JOURNAL_IDENTIFIER
+from api.companions import master
 from api.metrics import SPOOL_SERVED
 from core import log as core_log
 from core.ids import IdentifierError, spool_directory
@@ -112,7 +113,7 @@ def main() -> None:
     """Serve until the parent process is gone."""
     core_log.setup(APP, identifier=JOURNAL_IDENTIFIER)
     host, port, root = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    parent = os.getppid()
+    parent = master()
     opened = False
     while os.getppid() == parent:
         if not opened:

@@ -15,6 +15,7 @@ from api import metrics
 from api.documents import decode_lenient
 from api.errors import ApiError
 from api.intake import Arrival
+from api.probe_place import compare_place
 from api.responses import NO_CACHE, json_response
 from api.services import services
 from core.envelope import encode_json
@@ -29,6 +30,8 @@ _CREDENTIAL_FIELDS = ("nym", "zkp_request", "manifest_version", "protocol_versio
 _ASN = re.compile(r"AS[0-9]{1,10}", re.ASCII)
 _CC = re.compile(r"[A-Z0-9]{2}", re.ASCII)
 _TEST_NAME = re.compile(r"[a-z0-9_]+", re.ASCII)
+_CONTENT = "The content is not JSON text of an object."
+_FORMS = "In the content, probe_cc must be like IT, probe_asn like AS30722, and test_name like web_connectivity."
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BLANK = b" \t\n\r"
 
@@ -88,6 +91,7 @@ def submit_measurement() -> Response:
             return Arrival(new_measurement_uid(received_at, cc, test_name, wrapper), report_id, wrapper)
 
         stored = parts.intake.store(key, arrival_at, route=ROUTE, own_report=True)
+    compare_place(cc, asn)
     protocol = submission.protocol_version
     reply = {
         "measurement_uid": stored.uid,
@@ -100,10 +104,11 @@ def submit_measurement() -> Response:
     return json_response(reply, cache=NO_CACHE)
 
 
-def refusal(status: int, code: str, message: str | None = None) -> ApiError:
+def refusal(status: int, code: str, message: str | None = None, *, hint: str | None = None) -> ApiError:
     """Return an error in both shapes clients know: `detail.error` (typed) and `error` (plain)."""
     detail = {"error": code} if message is None else {"error": code, "message": message}
-    return ApiError(status, code if message is None else f"{code}: {message}", body={"detail": detail})
+    body: dict[str, object] = {"detail": detail} if hint is None else {"detail": detail, "hint": hint}
+    return ApiError(status, code if message is None else f"{code}: {message}", body=body)
 
 
 def check_metadata(probe_cc: object, probe_asn: object, name: object) -> tuple[str, int, str]:
@@ -128,13 +133,13 @@ def check_metadata(probe_cc: object, probe_asn: object, name: object) -> tuple[s
     if asn.startswith("AS0") and asn != "AS0":
         reasons.append("asn_leading_zero")
     if reasons:
-        raise refusal(400, "bad_metadata", f"Errors: {reasons}")
+        raise refusal(400, "bad_metadata", f"Errors: {reasons}", hint=_FORMS)
     if asn == "AS0":
-        raise refusal(400, "asn_0")
+        raise refusal(400, "asn_0", hint="probe_asn in the content must not be AS0.")
     if not _ASN.fullmatch(asn):
-        raise refusal(400, "asn_invalid")
+        raise refusal(400, "asn_invalid", hint=_FORMS)
     if cc == "ZZ":
-        raise refusal(400, "cc_zz")
+        raise refusal(400, "cc_zz", hint="probe_cc in the content must not be ZZ.")
     return cc, int(asn[2:]), test_name
 
 
@@ -223,19 +228,19 @@ def _metadata(document: bytes) -> _Metadata:
     except msgspec.ValidationError:
         fields = None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        fields = _tolerant(document)
+        fields = _tolerant(document, hint=_CONTENT)
     if not isinstance(fields, dict):
-        raise refusal(400, "content_not_an_object", "The content is not JSON text of an object.")
+        raise refusal(400, "content_not_an_object", _CONTENT)
     return _Metadata(**{name: fields.get(name) for name in _Metadata.__struct_fields__})
 
 
-def _tolerant(raw: bytes) -> Any:
+def _tolerant(raw: bytes, *, hint: str | None = None) -> Any:
     try:
         return decode_lenient(raw)
     except ApiError as error:
         if error.status != 400:
             raise
-        raise refusal(400, str(error)) from None
+        raise refusal(400, str(error), hint=hint) from None
 
 
 def _has_credentials(submission: _Submission) -> bool:

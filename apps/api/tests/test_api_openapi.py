@@ -1,0 +1,167 @@
+"""The description of the API: complete, valid, and served without anything from elsewhere."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+from schemathesis.specs.openapi.definitions import OPENAPI_31
+
+from api.app import create_app
+from api.config import ApiSettings
+from api.openapi.document import OPERATIONS, TAGS, document
+from api.rate_limit import is_free
+
+BASE = "https://api.example.org"
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    directory = tmp_path_factory.mktemp("openapi")
+    app = create_app(
+        ApiSettings(
+            base_url=BASE,
+            db_uri="host=/nonexistent dbname=ooni",
+            spool_directory=str(directory / "spool"),
+            state_directory=str(directory / "state"),
+            store_url=f"file://{directory}",
+        )
+    )
+    yield app
+    app.extensions["api"].close()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def routes(app: Flask) -> set[tuple[str, str]]:
+    return {
+        (method, re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) & METHODS
+    }
+
+
+def described() -> list[tuple[str, str, dict[str, Any]]]:
+    paths = document(BASE)["paths"]
+    return [
+        (method.upper(), path, operation) for path, methods in paths.items() for method, operation in methods.items()
+    ]
+
+
+def resolved(schema: Any) -> dict[str, Any]:
+    return {**schema, "components": document(BASE)["components"]}
+
+
+def test_every_route_is_described_and_nothing_else(app: Flask) -> None:
+    assert routes(app) == {(method, path) for method, path, _ in described()}
+    assert len(OPERATIONS) == len(described()), "two descriptions of one route"
+
+
+def test_the_document_is_openapi_3_1() -> None:
+    Draft202012Validator.check_schema(OPENAPI_31)
+    Draft202012Validator(OPENAPI_31).validate(document(BASE))
+
+
+def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
+    whole = document(BASE)
+
+    def walk(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            if isinstance(value.get("$ref"), str):
+                yield value["$ref"]
+            for item in value.values():
+                yield from walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from walk(item)
+
+    named = {reference.rpartition("/")[2] for reference in walk(whole)}
+    assert named == set(whole["components"]["schemas"])
+    for schema in whole["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), described(), ids=lambda value: str(value)[:60])
+def test_a_description_is_complete(method: str, path: str, operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert set(operation["tags"]) <= set(TAGS)
+    in_path = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
+    assert in_path == set(re.findall(r"\{([^}]+)\}", path))
+    for parameter in operation.get("parameters", []):
+        assert parameter["description"].endswith(".")
+        Draft202012Validator.check_schema(parameter["schema"])
+        if "example" in parameter:
+            Draft202012Validator(resolved(parameter["schema"])).validate(parameter["example"])
+    assert ("429" in operation["responses"]) == (not is_free(path))
+    for reply in operation["responses"].values():
+        assert reply["description"]
+        for media, content in reply.get("content", {}).items():
+            if media == "application/json":
+                Draft202012Validator(resolved(content["schema"])).validate(content["example"])
+    if "requestBody" in operation:
+        (content,) = operation["requestBody"]["content"].values()
+        Draft202012Validator(resolved(content["schema"])).validate(content["example"])
+        assert method in {"POST", "PUT"}
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/apispec_1.json", "/openapi.json?url=https://evil.example/x.json"])
+def test_the_document_is_served(client: FlaskClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.mimetype == "application/json"
+    assert response.json == document(BASE)
+    assert response.json["servers"] == [{"url": BASE}]
+
+
+class Assets(HTMLParser):
+    """Collects what a page loads, and where it leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "href" and tag == "a":
+                self.links.append(value or "")
+            elif name in {"src", "href", "srcset", "action", "data"}:
+                self.loaded.append(value or "")
+
+
+def test_the_page_shows_every_route_and_loads_nothing(client: FlaskClient) -> None:
+    response = client.get("/apidocs/?url=https://evil.example/x.json&urls=%5B%5D")
+    assert response.status_code == 200
+    assert response.mimetype == "text/html"
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert "evil" not in response.text
+    for method, path, _ in described():
+        assert f"{method} {path}" in response.text
+    page = Assets()
+    page.feed(response.text)
+    assert page.loaded == []
+    assert page.links == ["/openapi.json"]
+    assert not page.tags & {"script", "link", "img", "iframe", "form"}
+    assert "url(" not in response.text
+    assert "@import" not in response.text
+
+
+def test_the_page_without_a_slash_leads_to_it(client: FlaskClient) -> None:
+    response = client.get("/apidocs?url=https://evil.example/", headers={"Host": "evil.example"})
+    assert response.status_code == 302
+    assert response.headers["Location"] == "/apidocs/"
+
+
+def test_the_readme_leads_to_the_description() -> None:
+    assert "/apidocs/" in (Path(__file__).parent.parent / "README.md").read_text()

@@ -1,0 +1,115 @@
+"""Every operation of our own description, asked with generated requests, good and bad.
+
+None is answered with a 5xx, and each with a status, a content type and a body that are described.
+
+The application runs with a real database. Generation is derandomised, so the same requests are made every time.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from api.app import create_app
+from api.config import ApiSettings
+from api.openapi.document import document
+from api.openapi.schemas import REPORT_ID, UID, URL
+from core.spool import Spool
+
+EXAMPLES = 30
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+def app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    directory = tmp_path_factory.mktemp("schemathesis")
+    (directory / "objects").mkdir()
+    with psycopg.connect(module_dsn) as connection:
+        connection.execute(
+            """INSERT INTO fastpath (measurement_uid, report_id, input, domain, probe_cc, probe_asn, test_name,
+                   measurement_start_time, test_start_time, anomaly, confirmed, msm_failure, scores)
+               VALUES (%s, %s, %s, 'www.example.org', 'IE', 34245, 'web_connectivity',
+                   '2024-01-01 00:01:00', '2024-01-01 00:00:00', false, false, false, '{}')""",
+            [UID, REPORT_ID, URL],
+        )
+    body = {"input": URL, "probe_cc": "IE", "test_name": "web_connectivity"}
+    spool = Spool(directory / "spool", min_free_bytes=0)
+    spool.put(UID, json.dumps({"content": body, "format": "json"}).encode(), REPORT_ID)
+    app = create_app(
+        ApiSettings(
+            db_uri=module_dsn,
+            spool_directory=str(directory / "spool"),
+            spool_min_free_bytes=1024,
+            state_directory=str(directory / "state"),
+            store_url=f"file://{directory}/objects",
+            fastpath_url="http://127.0.0.1:1",
+            fastpath_timeout_s=0.5,
+        )
+    )
+    yield app
+    app.extensions["api"].close()
+
+
+@pytest.fixture(scope="module")
+def token(app: Flask) -> str:
+    client = app.test_client()
+    client_id = client.post("/api/v1/register", json={}).json["client_id"]
+    return str(client.post("/api/v1/login", json={"username": client_id, "password": "x"}).json["token"])
+
+
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+OPERATIONS = [
+    result.ok() for result in schemathesis.openapi.from_dict(document("http://localhost")).get_all_operations()
+]
+
+
+def can_be_wrong(operation: Any) -> bool:
+    """Whether it has a body or a parameter that not every text is a value of."""
+    raw = operation.definition.raw
+    return "requestBody" in raw or any(each["schema"] != {"type": "string"} for each in raw.get("parameters", []))
+
+
+ASKED = [
+    pytest.param(operation, mode, id=f"{operation.label} {mode.value}")
+    for operation in OPERATIONS
+    for mode in MODES
+    if mode is GenerationMode.POSITIVE or can_be_wrong(operation)
+]
+
+
+@pytest.mark.parametrize(("operation", "mode"), ASKED)
+def test_every_operation_answers_as_described(app: Flask, token: str, operation: Any, mode: GenerationMode) -> None:
+    headers = {"Authorization": f"Bearer {token}"} if operation.definition.raw.get("security") else None
+
+    @given(operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case: Any) -> None:
+        case.call_and_validate(base_url="http://localhost", app=app, headers=headers, checks=CHECKS)
+
+    ask()
