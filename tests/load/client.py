@@ -4,8 +4,9 @@ General clients spend more time per request than the server under test, and both
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -33,6 +34,12 @@ class Report:
     sent: list[Sent] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     elapsed_s: float = 0.0
+
+
+class _Reply(msgspec.Struct):
+    """What matters of a reply; only those to submissions have a uid."""
+
+    measurement_uid: str = ""
 
 
 class Connection:
@@ -63,7 +70,7 @@ class Connection:
         if b"connection: close" in header:
             self.close()
         if not header.startswith(b"http/1.1 200"):
-            raise LoadError(f"{header.split(b' ', 2)[1].decode()}: {reply[:200].decode(errors='replace')}")
+            raise LoadError(f"{header.split(b' ', 2)[1].decode()}: {reply[:200].decode(errors='replace').strip()}")
         return reply
 
     def close(self) -> None:
@@ -73,18 +80,23 @@ class Connection:
             self._writer = None
 
 
-async def saturate(host: str, port: int, requests: Sequence[tuple[str, bytes]], clients: int) -> Report:
-    """Send all requests as fast as `clients` connections can, each waiting for its reply."""
-    queue = list(reversed(requests))
+async def saturate(
+    host: str, port: int, requests: Iterable[tuple[str, bytes]], clients: int, seconds: float = math.inf
+) -> Report:
+    """Send requests as fast as `clients` connections can, each waiting for its reply, for at most `seconds`."""
+    waiting = iter(requests)
+    end = time.perf_counter() + seconds
 
     async def work(connection: Connection, report: Report) -> None:
-        while queue:
-            await _one(connection, *queue.pop(), report)
+        for path, body in waiting:  # one iterator for all: each takes the next
+            await _one(connection, path, body, report)
+            if time.perf_counter() > end:
+                return
 
     return await _run(host, port, clients, work)
 
 
-async def at_rate(host: str, port: int, requests: Sequence[tuple[str, bytes]], per_second: float) -> Report:
+async def at_rate(host: str, port: int, requests: Iterable[tuple[str, bytes]], per_second: float) -> Report:
     """Send requests on a fixed schedule, whether replies come or not (open loop), so that delays are not hidden.
 
     Latency counts from the moment at which a request was due.
@@ -137,5 +149,6 @@ async def _one(connection: Connection, path: str, body: bytes, report: Report, d
         report.errors.append(f"{type(error).__name__}: {error}")
         connection.close()
         return
-    uid = msgspec.json.decode(reply, type=dict[str, str]).get("measurement_uid", "")
-    report.sent.append(Sent(uid, time.perf_counter() - start, sent_at))
+    report.sent.append(
+        Sent(msgspec.json.decode(reply, type=_Reply).measurement_uid, time.perf_counter() - start, sent_at)
+    )

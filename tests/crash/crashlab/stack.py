@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,7 @@ class Program:
         """Describe it; `start` starts it."""
         self.name = name
         self.environ = environ
-        self._command = command
+        self.command = command
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -71,7 +72,7 @@ class Program:
             self._sweep()
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    self._command,
+                    self.command,
                     env=self.environ | self.extra,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -109,8 +110,14 @@ class Program:
 class Stack:
     """One host: API, fastpath, uploader, PostgreSQL, S3."""
 
-    def __init__(self, *, spool: Path | None = None, preload: dict[str, str] | None = None) -> None:
-        """Make directories; `spool`: elsewhere, for a small disk; `preload`: more environment of the API."""
+    def __init__(
+        self, *, spool: Path | None = None, preload: dict[str, str] | None = None, directory_store: bool = False
+    ) -> None:
+        """Make directories.
+
+        `spool`: elsewhere, for a small disk; `preload`: more environment of API, fastpath and uploader;
+        `directory_store`: objects go to a directory and not to the S3 server.
+        """
         # PostgreSQL runs as a user that has to reach its directory; pytest's are closed.
         self.root = Path(tempfile.mkdtemp(prefix="crash-", dir="/var/tmp"))
         self.root.chmod(0o755)
@@ -128,11 +135,13 @@ class Stack:
         self.api_port, self.fastpath_port, fastpath_metrics, api_metrics = free_ports(4)
         self.url = f"http://{HOST}:{self.api_port}"
         self.metrics_url = f"http://{HOST}:{fastpath_metrics}/metrics"
+        self.api_metrics_url = f"http://{HOST}:{api_metrics}/metrics"
         self._ports = {"fastpath_metrics": fastpath_metrics, "api_metrics": api_metrics}
         self.programs: dict[str, Program] = {}
         self.archiver = threading.Event()
         self.uploads = 0
         self._preload = preload or {}
+        self._directory_store = directory_store
         self._closing = threading.Event()
         self._postgres_wanted = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -150,7 +159,13 @@ class Stack:
     @property
     def store(self) -> ObjectStore:
         """The objects, past the proxy."""
+        if self._directory_store:
+            return open_store(self._directory_url)
         return open_store(f"s3://{BUCKET}", endpoint=self.s3.endpoint, **CREDENTIALS)
+
+    @property
+    def _directory_url(self) -> str:
+        return f"file://{self.root}/objects"
 
     def environ(self) -> dict[str, str]:
         """What the programs are told."""
@@ -162,6 +177,8 @@ class Stack:
             "STORE_ENDPOINT": self.proxy.endpoint,
             "STORE_REGION": CREDENTIALS["region"],
         }
+        if self._directory_store:
+            store = {"STORE_URL": self._directory_url}
         common = {"DB_URI": self.dsn, "SPOOL_DIRECTORY": str(self.spool_root), "CONFIG": str(empty)}
         api = {
             "BIND": f"{HOST}:{self.api_port}",
@@ -209,10 +226,9 @@ class Stack:
                 )
         self.s3.start()
         self.proxy.__enter__()
-        environ = self.environ()
+        environ = self.environ() | self._preload
         for name, command in (("api", "ooni-api"), ("fastpath", "fastpath")):
-            more = self._preload if name == "api" else {}
-            self.programs[name] = Program(name, [BIN / command], environ | more, self.logs / f"{name}.log")
+            self.programs[name] = Program(name, [BIN / command], environ, self.logs / f"{name}.log")
             self.programs[name].start()
         self.programs["uploader"] = Program(
             "uploader", [BIN / "uploader", "--now"], environ, self.logs / "uploader.log"
@@ -316,11 +332,22 @@ class Stack:
             return False
         return all(_listens(port) for port in (self.api_port, self.fastpath_port))
 
+    def is_watched(self) -> bool:
+        """Whether both metrics endpoints answer; that of the API is a process of its own."""
+        try:
+            for url in (self.metrics_url, self.api_metrics_url):
+                with urllib.request.urlopen(url, timeout=5) as response:
+                    response.read()
+        except OSError:
+            return False
+        return True
+
     def settle(self, within_s: float = 120.0) -> None:
         """Wait until everything is up and the spool is empty, as it becomes without anybody's help."""
         self.proxy.heal()
         self.archiver.set()
         self.wait(self.is_up, within_s, "the programs are back")
+        self.wait(self.is_watched, within_s, "the metrics are back")
         spool = self.spool
 
         def empty() -> bool:
