@@ -21,7 +21,7 @@ $(STAMP): requirements.lock $(wildcard apps/*/pyproject.toml) tools/setup
 lock: ## resolve the dependencies anew into requirements.lock (hashed, no index addresses)
 	@PYTHON="$(PYTHON)" tools/lock
 
-run: setup ## start the whole stack here: http://127.0.0.1:PORT (PORT, RUN_DIR, COUNT, CORPUS, TRICKLE)
+run: setup ## start the whole stack here: http://127.0.0.1:PORT (PORT, RUN_DIR, COUNT, SESSIONS, CORPUS, TRICKLE)
 	@exec $(BIN)/devstack
 
 clean-run: setup ## forget the data of `make run`

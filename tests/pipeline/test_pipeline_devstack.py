@@ -26,6 +26,7 @@ import pytest
 
 BIN = Path(sys.executable).parent
 COUNT = 60
+OWN_VARIABLES = ("COUNT", "SESSIONS", "CORPUS", "TRICKLE")
 START_S = 120  # seconds; a start takes 10 on an idle machine with two cores
 
 
@@ -40,7 +41,7 @@ class Devstack:
 
     def __init__(self, run_dir: Path, port: int, **variables: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        environ = {name: value for name, value in os.environ.items() if name not in ("COUNT", "CORPUS", "TRICKLE")}
+        environ = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
         self.output = run_dir.with_name(f"{run_dir.name}-{time.monotonic_ns()}.out")
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
@@ -151,7 +152,7 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def stack(run_dir: Path, port: int) -> Iterator[Devstack]:
     """The first run. Its fastpath is killed while documents are being submitted."""
-    running = Devstack(run_dir, port, COUNT=str(COUNT), TRICKLE="0")
+    running = Devstack(run_dir, port, COUNT=str(COUNT), SESSIONS="0", TRICKLE="0")
     try:
         running.dsn()
         _wait_for_first_measurement(run_dir, running)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,6 +191,19 @@ class TestMeasurements:
         status, listing = get(stage, api, f"/api/v1/measurements?report_id={document['report_id']}")
         assert status == 200
         assert document["uid"] in {row["measurement_uid"] for row in json.loads(listing)["results"]}
+
+    def test_probe_services_are_accepted(self, stage: Stage, sent: Replay) -> None:
+        """The list of tests/acceptance, and whole sessions of three generations, from outside over HTTPS."""
+        url = f"https://{stage.hosts['api1'].fqdn}"
+        done = subprocess.run(
+            stage.operator.acceptance_command(url, stage.certificates()),
+            env=stage.operator.environ,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
     def test_block_pages_were_recognised(self, stage: Stage, sent: Replay) -> None:
         assert int(stage.hosts["db1"].sql("SELECT count(*) FROM fastpath WHERE confirmed")) > 0

@@ -22,8 +22,9 @@ def test_defaults(tmp_path, monkeypatch):
 
 def test_everything_can_be_chosen(tmp_path):
     chosen = {"PORT": "8081", "RUN_DIR": str(tmp_path / "x"), "COUNT": "7", "CORPUS": str(tmp_path), "TRICKLE": "0.5"}
+    chosen["SESSIONS"] = "9"
     assert config.load(chosen) == StackSettings(
-        port=8081, run_dir=tmp_path / "x", count=7, corpus=tmp_path, trickle_s=0.5
+        port=8081, run_dir=tmp_path / "x", count=7, sessions=9, corpus=tmp_path, trickle_s=0.5
     )
 
 
@@ -34,6 +35,7 @@ def test_everything_can_be_chosen(tmp_path):
         ("PORT", "0"),
         ("PORT", "70000"),
         ("COUNT", "-1"),
+        ("SESSIONS", "many"),
         ("COUNT", "²"),
         ("TRICKLE", "often"),
         ("TRICKLE", "nan"),

@@ -156,7 +156,7 @@ def test_the_command_line_probe_sends_a_string_and_leaves_the_report_to_the_serv
 
 
 def test_old_probes_close_their_reports(collector):
-    documents = documents_of("classic")
+    documents = documents_of("legacy")
     run(collector, sample_conversations(documents))
     closed = [path for path, _, _ in collector.requests if path.endswith("/close")]
     assert len(closed) == len({document.task for document in documents}) > 0

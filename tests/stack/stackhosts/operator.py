@@ -175,7 +175,16 @@ class Operator:
 
     def replay_command(self, url: str, ca: Path, options: str) -> list[str]:
         """Return the command of simulated probes that believe only these certificates, and resolve our names."""
-        script = f"exec {ROOT}/.venv/bin/probesim replay --url {url} --ca {ca} --json {options}"
+        return self._with_names(f"exec {ROOT}/.venv/bin/probesim replay --url {url} --ca {ca} --json {options}")
+
+    def acceptance_command(self, url: str, ca: Path) -> list[str]:
+        """Return the command of the acceptance tests of probe services against an instance, with our names."""
+        tests = f"{ROOT}/tests/acceptance/test_probe_services.py"
+        environ = f"ACCEPTANCE_URL={url} ACCEPTANCE_CA={ca}"
+        return self._with_names(f"cd {ROOT} && {environ} exec .venv/bin/pytest -q -p no:cacheprovider {tests}")
+
+    @staticmethod
+    def _with_names(script: str) -> list[str]:
         return ["unshare", "--mount", "sh", "-c", WITH_NAMES, "sh", "bash", "-c", script]
 
     def close_connections(self) -> None:

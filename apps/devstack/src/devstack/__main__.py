@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="devstack",
         description="Run the whole stack on this machine: PostgreSQL, API, fastpath, uploader and simulated probes.",
-        epilog="Environment: PORT (8080), RUN_DIR (run), COUNT (240 documents into an empty database), CORPUS "
+        epilog="Environment: PORT (8080), RUN_DIR (run), COUNT (240 documents into an empty database), "
+        "SESSIONS (3 into an empty database), CORPUS "
         "(directory with measurements.jsonl.gz), TRICKLE (5 seconds between two later submissions, 0 for none).",
     )
     parser.add_argument("--forget", action="store_true", help="delete the data of RUN_DIR and end")

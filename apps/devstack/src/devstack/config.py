@@ -10,6 +10,7 @@ from devstack.errors import StackError
 
 DEFAULT_PORT = 8080
 DEFAULT_COUNT = 240
+DEFAULT_SESSIONS = 3
 DEFAULT_TRICKLE_S = 5.0
 
 
@@ -22,6 +23,8 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: Path = Path("run")
     # COUNT: number of documents to submit at the start; None leaves it to the stack (a sample into an empty database).
     count: int | None = None
+    # SESSIONS: number of whole probe sessions to play at the start, of each generation in turn; None as for COUNT.
+    sessions: int | None = None
     # CORPUS: directory with measurements.jsonl.gz, submitted instead of the repository's own sample.
     corpus: Path | None = None
     # TRICKLE: seconds between two submissions after the start; 0 for none.
@@ -40,6 +43,7 @@ def load(environ: Mapping[str, str] = os.environ) -> StackSettings:
         port=DEFAULT_PORT if port is None else port,
         run_dir=Path(environ.get("RUN_DIR") or "run").resolve(),
         count=count,
+        sessions=_whole(environ, "SESSIONS", 6),
         corpus=Path(corpus).resolve() if corpus else None,
         trickle_s=_seconds(environ, "TRICKLE", DEFAULT_TRICKLE_S, 10),
     )

@@ -27,6 +27,7 @@ class Places:
         self.spool = root / "spool"
         self.objects = root / "objects"
         self.logs = root / "log"
+        self.state = root / "state"
         self.postgres = root / "postgres"
         self.lock_file = root / "devstack.lock"
         self.note = root / "devstack.json"
@@ -41,6 +42,7 @@ class Places:
         try:
             for directory in (self.root, self.spool, self.objects, self.logs):
                 directory.mkdir(parents=True, exist_ok=True)
+            self.state.mkdir(mode=0o700, exist_ok=True)
             self.empty_config.write_text("# The stack configures its programs by environment variables only.\n")
         except OSError as error:
             raise StackError(
@@ -120,7 +122,7 @@ class Places:
         Raises:
             StackError: something cannot be deleted.
         """
-        found = [self.spool, self.objects, self.logs, self.postgres, self._elsewhere()]
+        found = [self.spool, self.objects, self.logs, self.state, self.postgres, self._elsewhere()]
         deleted = []
         try:
             for path in found:

@@ -66,6 +66,13 @@ def has_fingerprints(connection: Connection[TupleRow]) -> bool:
     return bool(row[0])
 
 
+def has_test_lists(connection: Connection[TupleRow]) -> bool:
+    """Tell whether there is anything that probes can be asked to measure."""
+    row = connection.execute("SELECT EXISTS (SELECT FROM citizenlab)").fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
 def example(connection: Connection[TupleRow]) -> Example | None:
     """Choose a measurement worth looking at: a recent confirmed blocking that is archived, or the next best."""
     row = connection.execute(

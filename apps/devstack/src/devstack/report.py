@@ -52,6 +52,21 @@ def show_report(
     screen.say(f"Logs      {places.logs}")
 
 
+def show_sessions(screen: Screen, summary: dict[str, Any], scored: int) -> None:
+    """Print a table about whole sessions of probes; `scored` counts the rows of their measurements."""
+    rows = [
+        (f"{name}: whole sessions", f"{count['whole']} of {count['ended']}")
+        for name, count in summary["generations"].items()
+    ]
+    rows += [
+        ("calls", f"{summary['calls']} (p50 {summary['p50_ms']} ms, p95 {summary['p95_ms']} ms)"),
+        ("answers that real probes would not take", str(sum(summary["broken"].values()))),
+        ("measurements accepted", str(summary["accepted"])),
+        ("  scored (rows of the accepted)", str(scored)),
+    ]
+    screen.table("Sessions of probes", rows)
+
+
 def _show_example(screen: Screen, example: Example, wiring: Wiring, places: Places) -> None:
     uid = urlencode({"measurement_uid": example.measurement_uid})
     scores = example.scores if isinstance(example.scores, str) else json.dumps(example.scores)

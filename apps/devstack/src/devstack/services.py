@@ -15,7 +15,7 @@ from devstack.ports import HOST, free_ports
 _NOT_INHERITED = ("JOURNAL_STREAM", "NOTIFY_SOCKET", "PROMETHEUS_MULTIPROC_DIR", "WATCHDOG_USEC", "WATCHDOG_PID")
 """What the service manager tells the stack itself is not meant for its children."""
 
-_APPS = ("API", "FASTPATH", "UPLOADER")
+_APPS = ("API", "FASTPATH", "UPLOADER", "ANALYSIS")
 _HEALTH_TIMEOUT_S = 2.0
 
 
@@ -51,6 +51,7 @@ class Wiring:
             "OONI_API_DB_URI": dsn,
             "OONI_API_SPOOL_DIRECTORY": str(places.spool),
             "OONI_API_STORE_URL": store,
+            "OONI_API_STATE_DIRECTORY": str(places.state),
             "OONI_API_FASTPATH_URL": self.fastpath_url,
             "OONI_FASTPATH_HTTP_HOST": HOST,
             "OONI_FASTPATH_HTTP_PORT": str(fastpath_port),
@@ -58,6 +59,7 @@ class Wiring:
             "OONI_FASTPATH_METRICS_PORT": str(fastpath_metrics),
             "OONI_FASTPATH_DB_URI": dsn,
             "OONI_FASTPATH_SPOOL_DIRECTORY": str(places.spool),
+            "OONI_ANALYSIS_DB_URI": dsn,
             "OONI_UPLOADER_DB_URI": dsn,
             "OONI_UPLOADER_SPOOL_DIRECTORY": str(places.spool),
             "OONI_UPLOADER_STORE_URL": store,
@@ -65,6 +67,7 @@ class Wiring:
         self._defaults = {
             # An installation's own files under /etc do not concern a stack in a checkout.
             **{f"OONI_{app}_CONFIG": str(places.empty_config) for app in _APPS},
+            "OONI_API_PROBE_CONFIG_DIRECTORY": "",
             "OONI_API_COLLECTOR_ID": "1",
             "OONI_API_GRACEFUL_TIMEOUT_S": "5",
             "OONI_UPLOADER_COLLECTOR_ID": "1",

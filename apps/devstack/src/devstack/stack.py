@@ -5,12 +5,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from core.spool import Spool
+from core.testlists import SAMPLE
 from devstack import queries
 from devstack.children import Child, Watchdog
-from devstack.config import DEFAULT_COUNT, StackSettings
+from devstack.config import DEFAULT_COUNT, DEFAULT_SESSIONS, StackSettings
 from devstack.database import Database
 from devstack.places import Places
-from devstack.report import show_report
+from devstack.report import show_report, show_sessions
 from devstack.screen import Screen
 from devstack.services import Wiring, answers, command
 from devstack.submission import Submission, submit
@@ -53,15 +54,17 @@ class Stack:
         self._supervisor.run(self._child("schema", "database_upgrade_schema"))
         self._screen.machine_line(f"DSN {self._database.dsn}")
         self._import_fingerprints()
+        self._import_test_lists()
         known = self._figures().rows
         self._start_services(wiring)
         self._screen.say(f"API and fastpath are up after {time.monotonic() - began:.1f} s.")
+        sessions = self._play_sessions(wiring, known)
         submission = self._submit_documents(wiring, known)
         self._uploader = self._child("uploader", "uploader", "--now")
-        if submission is not None:
+        if submission is not None or sessions is not None:
             self._wait_until_scored()
             self._upload(self._uploader)
-        self._report(submission, wiring)
+        self._report(submission, sessions, wiring)
         self._screen.say(f"Everything is up after {time.monotonic() - began:.1f} s. Ctrl-C stops it.")
         self._screen.machine_line(f"READY {wiring.url}")
         if self._settings.trickle_s:
@@ -87,6 +90,13 @@ class Stack:
             source = Path(str(files("core") / "data"))
         self._supervisor.run(self._child("fingerprints", "fastpath", "--import-fingerprints", str(source)))
 
+    def _import_test_lists(self) -> None:
+        """Load the sample of the test lists into a database that has none, so that probes are told what to measure."""
+        with queries.open_connection(self._database.dsn) as connection:
+            if queries.has_test_lists(connection):
+                return
+        self._supervisor.run(self._child("test-lists", "analysis", "update-test-lists", "--from", str(SAMPLE)))
+
     def _start_services(self, wiring: Wiring) -> None:
         fastpath, api = self._child("fastpath", "fastpath"), self._child("api", "ooni-api")
         self._supervisor.start(
@@ -95,6 +105,19 @@ class Stack:
                 (api, lambda: answers(f"{wiring.url}/health")),
             ]
         )
+
+    def _play_sessions(self, wiring: Wiring, known: int) -> Submission | None:
+        """Play whole sessions of probes of every generation: with an empty database, or when SESSIONS asks for them."""
+        count = self._settings.sessions
+        if count is None:
+            count = 0 if known or self._settings.count == 0 else DEFAULT_SESSIONS
+        if not count:
+            return None
+        child = self._probesim("session", wiring, "--sessions", str(count), "--seed", str(known + 1))
+        played = submit(child, self._supervisor, lambda _: None)
+        for complaint in played.complaints:
+            self._screen.say(f"broken rule: {complaint}")
+        return played
 
     def _submit_documents(self, wiring: Wiring, known: int) -> Submission | None:
         """Submit the corpus or the sample: into an empty database, or when COUNT or CORPUS asks for it."""
@@ -123,12 +146,15 @@ class Stack:
                 return
             self._supervisor.sleep(0.1)
 
-    def _report(self, submission: Submission | None, wiring: Wiring) -> None:
+    def _report(self, submission: Submission | None, sessions: Submission | None, wiring: Wiring) -> None:
         with queries.open_connection(self._database.dsn) as connection:
             scored = None if submission is None else queries.scored(connection, submission.uids)
+            played = None if sessions is None else queries.scored(connection, sessions.uids)
             found, chosen = queries.figures(connection), queries.example(connection)
         quarantined = Spool(self._places.spool).counts().quarantine
         summary = None if submission is None else submission.summary
+        if sessions is not None:
+            show_sessions(self._screen, sessions.summary, played or 0)
         show_report(self._screen, found, chosen, summary, scored, quarantined, wiring, self._places)
 
     def _upload_periodically(self, uploader: Child) -> None:

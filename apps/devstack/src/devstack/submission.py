@@ -1,4 +1,4 @@
-"""Has the simulated probes submit documents, as a program of their own that reports in JSON lines."""
+"""Has the simulated probes submit documents or play sessions, as a program of its own that reports in JSON lines."""
 
 import json
 import queue
@@ -15,9 +15,13 @@ from devstack.supervisor import TICK_S, Supervisor
 
 @dataclass(slots=True)
 class Submission:
-    """What became of the documents: the uids of the accepted ones, and the simulator's own summary."""
+    """What became of the documents: the uids of the accepted ones, and the simulator's own summary.
+
+    `complaints` are sentences about answers that real probes would not take.
+    """
 
     uids: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,12 +48,15 @@ def submit(child: Child, supervisor: Supervisor, progress: Callable[[str], None]
 
 
 def _take(event: dict[str, Any], result: Submission, progress: Callable[[str], None]) -> None:
-    if event["event"] == "summary":
-        result.summary = event
-        return
-    if event["uid"]:
-        result.uids.append(event["uid"])
-    progress(event["outcome"])
+    match event["event"]:
+        case "summary":
+            result.summary = event
+        case "violation":
+            result.complaints.append(f"{event['rule']} in {event['call']} ({event['generation']}): {event['detail']}")
+        case "document":
+            if event["uid"]:
+                result.uids.append(event["uid"])
+            progress(event["outcome"])
 
 
 def _next_line(lines: "queue.SimpleQueue[bytes | None]", supervisor: Supervisor) -> bytes | None:

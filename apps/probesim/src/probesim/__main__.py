@@ -1,4 +1,4 @@
-"""The command line: `probesim sample`, `probesim replay`, `probesim trickle`."""
+"""The command line: `probesim sample`, `probesim replay`, `probesim trickle`, `probesim session`."""
 
 import argparse
 import asyncio
@@ -15,16 +15,21 @@ from typing import Any
 
 from probesim.config import DEFAULT_URL, ReplaySettings
 from probesim.corpus import CorpusError, read_corpus
+from probesim.measurement import TIME_FORMAT
 from probesim.progress import Progress
 from probesim.replay import Conversation, Summary, corpus_conversations, replay, sample_conversations
-from probesim.sample import TIME_FORMAT, SampleFileError, generate, read_sample
+from probesim.sample import SampleFileError, generate, read_sample
+from probesim.session_command import add_parser as add_session
 from probesim.submissions import Submitted
 
 DEFAULT_COUNT = 240
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 when documents got no answer, 2 for a wrong argument."""
+    """Run the command line and return its exit status.
+
+    0; 1 when documents got no answer or answers broke a rule; 2 for a wrong argument.
+    """
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -141,19 +146,21 @@ def _parser() -> argparse.ArgumentParser:
     trickle.add_argument("--interval", type=float, default=5.0, metavar="S", help="seconds between two documents")
     trickle.set_defaults(run=_trickle)
 
+    session = add_session(commands)
+
     for command in (sample, send):
         command.add_argument("--seed", type=int, default=1, help="the same seed gives the same documents")
         command.add_argument(
             "--now", type=_time, default=datetime.now(UTC), metavar="TIME", help="'YYYY-MM-DD hh:mm:ss', UTC"
         )
-    for command in (send, trickle):
+    for command in (send, trickle, session):
         command.add_argument(
             "--url", default=DEFAULT_URL, type=lambda text: text.rstrip("/"), help="address of the API"
         )
         command.add_argument(
             "--ca", default="", metavar="FILE", help="certificates to believe, instead of the usual ones"
         )
-        command.add_argument("--json", action="store_true", help="print one JSON line per document, then a summary")
+        command.add_argument("--json", action="store_true", help="print JSON lines: what happens, then a summary")
     return parser
 
 

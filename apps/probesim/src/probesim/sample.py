@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from probesim import messengers, nettests, websites
+from probesim import circumvention, legacytests, messengers, middleboxes, nettests, websites
 from probesim.blockpages import Demonstration, load_demonstration
 from probesim.finding import Finding
-from probesim.vocabulary import GENERATIONS, Probe, annotations, draw_probe
+from probesim.measurement import write_measurement
+from probesim.vocabulary import GENERATIONS, Probe, draw_probe
 
 IDENTITY, ZSTD, GZIP = "identity", "zstd", "gzip"
 ENCODINGS = (IDENTITY, ZSTD, GZIP)
 """How a request body may be compressed on its way."""
-
-TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
-"""Times in measurements: UTC, without a zone."""
 
 _LONGEST_TASK = 6
 _BLOCKED_SCENARIOS = frozenset({"web_connectivity/dns_injected", "web_connectivity/block_page"})
@@ -44,24 +42,24 @@ _OTHERS: dict[str, tuple[int, Callable[[random.Random, Probe], Finding]]] = {
     "facebook_messenger/tcp_blocked": (1, messengers.facebook_tcp_blocked),
     "signal/ok": (5, messengers.signal),
     "signal/blocked": (2, messengers.signal_blocked),
-    "tor/ok": (3, nettests.tor),
-    "tor/blocked": (1, nettests.tor_blocked),
-    "vanilla_tor/ok": (2, nettests.vanilla_tor),
-    "vanilla_tor/stuck": (1, nettests.vanilla_tor_stuck),
-    "torsf/ok": (2, nettests.torsf),
-    "torsf/blocked": (1, nettests.torsf_blocked),
-    "psiphon/ok": (3, nettests.psiphon),
-    "psiphon/blocked": (1, nettests.psiphon_blocked),
-    "psiphon/without_resolver": (1, nettests.psiphon_without_resolver),
-    "riseupvpn/ok": (2, nettests.riseupvpn),
-    "openvpn/ok": (2, nettests.openvpn),
-    "openvpn/blocked": (1, nettests.openvpn_blocked),
-    "stunreachability/ok": (1, nettests.stunreachability),
-    "stunreachability/blocked": (1, nettests.stunreachability_blocked),
-    "http_invalid_request_line/ok": (3, nettests.http_invalid_request_line),
-    "http_invalid_request_line/answered": (1, nettests.http_invalid_request_line_answered),
-    "http_header_field_manipulation/ok": (3, nettests.http_header_field_manipulation),
-    "http_header_field_manipulation/changed": (1, nettests.http_header_field_changed),
+    "tor/ok": (3, circumvention.tor),
+    "tor/blocked": (1, circumvention.tor_blocked),
+    "vanilla_tor/ok": (2, circumvention.vanilla_tor),
+    "vanilla_tor/stuck": (1, circumvention.vanilla_tor_stuck),
+    "torsf/ok": (2, circumvention.torsf),
+    "torsf/blocked": (1, circumvention.torsf_blocked),
+    "psiphon/ok": (3, circumvention.psiphon),
+    "psiphon/blocked": (1, circumvention.psiphon_blocked),
+    "psiphon/without_resolver": (1, circumvention.psiphon_without_resolver),
+    "riseupvpn/ok": (2, circumvention.riseupvpn),
+    "openvpn/ok": (2, circumvention.openvpn),
+    "openvpn/blocked": (1, circumvention.openvpn_blocked),
+    "stunreachability/ok": (1, circumvention.stunreachability),
+    "stunreachability/blocked": (1, circumvention.stunreachability_blocked),
+    "http_invalid_request_line/ok": (3, middleboxes.http_invalid_request_line),
+    "http_invalid_request_line/answered": (1, middleboxes.http_invalid_request_line_answered),
+    "http_header_field_manipulation/ok": (3, middleboxes.http_header_field_manipulation),
+    "http_header_field_manipulation/changed": (1, middleboxes.http_header_field_changed),
     "ndt/ok": (4, nettests.ndt),
     "dash/ok": (3, nettests.dash),
     "dash/broken": (1, nettests.dash_broken),
@@ -69,6 +67,13 @@ _OTHERS: dict[str, tuple[int, Callable[[random.Random, Probe], Finding]]] = {
     "urlgetter/ok": (1, nettests.urlgetter),
     "echcheck/ok": (1, nettests.echcheck),
     "browser_web/ok": (1, nettests.browser_web),
+    "http_requests/ok": (1, legacytests.http_requests),
+    "http_requests/different": (1, legacytests.http_requests_different),
+    "dns_consistency/ok": (1, legacytests.dns_consistency),
+    "tcp_connect/ok": (1, legacytests.tcp_connect),
+    "tcp_connect/blocked": (1, legacytests.tcp_connect_blocked),
+    "meek_fronted_requests_test/ok": (1, legacytests.meek_fronted_requests),
+    "meek_fronted_requests_test/blocked": (1, legacytests.meek_fronted_requests_blocked),
 }
 
 SCENARIOS: dict[str, tuple[int, _Builder]] = {
@@ -131,7 +136,7 @@ def generate(count: int, seed: int, now: datetime, *, complete: bool = True) -> 
                 generation=probe.software.generation,
                 encoding=_encoding(rng, probe.software.generation),
                 scenario=name,
-                measurement=_measurement(probe, finding, started, moment),
+                measurement=write_measurement(probe, finding, started, moment),
             )
 
 
@@ -186,38 +191,5 @@ def _age(rng: random.Random) -> timedelta:
 
 
 def _encoding(rng: random.Random, generation: str) -> str:
-    """Only the report route takes compressed bodies; `classic` probes never compress."""
+    """Only the report route takes compressed bodies; `legacy` probes never compress."""
     return ZSTD if generation == "mobile" and rng.random() < 0.3 else IDENTITY
-
-
-def _measurement(probe: Probe, finding: Finding, started: datetime, moment: datetime) -> dict[str, Any]:
-    software, network = probe.software, probe.network
-    document: dict[str, Any] = {
-        "annotations": annotations(probe),
-        "data_format_version": "0.2.0",
-        "extensions": {"dnst": 0, "httpt": 0, "netevents": 0, "tcpconnect": 0, "tlshandshake": 0},
-        "input": finding.input,
-        "measurement_start_time": moment.strftime(TIME_FORMAT),
-        "probe_asn": f"AS{network.asn}",
-        "probe_cc": network.cc,
-        "probe_ip": "127.0.0.1",
-        "probe_network_name": network.name,
-        "report_id": "",
-        "resolver_asn": f"AS{network.asn}",
-        "resolver_ip": probe.resolver_ip,
-        "resolver_network_name": network.name,
-        "software_name": software.name,
-        "software_version": software.version,
-        "test_helpers": finding.test_helpers,
-        "test_keys": finding.test_keys,
-        "test_name": finding.test_name,
-        "test_runtime": round(finding.runtime, 9),
-        "test_start_time": started.strftime(TIME_FORMAT),
-        "test_version": finding.test_version,
-    }
-    if software.generation == "cli":
-        del document["report_id"]  # the current CLI leaves it to the server
-    if finding.without_resolver:
-        for key in ("resolver_asn", "resolver_ip", "resolver_network_name"):
-            del document[key]
-    return document

@@ -9,6 +9,7 @@ from core.ids import IdentifierError, parse_report_id
 from probesim.client import FAILED, Answer, ProbeClient, ReportRefused, encode_json
 from probesim.corpus import CorpusDocument
 from probesim.sample import IDENTITY, Document
+from probesim.vocabulary import Probe
 
 Pace = Callable[[], Awaitable[None]]
 """Waits until the next submission may be sent."""
@@ -42,16 +43,16 @@ class Submitted:
 async def submit_task(client: ProbeClient, pace: Pace, documents: Sequence[Document]) -> AsyncIterator[Submitted]:
     """Submit the documents of one task (one test run of one probe) the way their probe does."""
     first = documents[0]
-    user_agent = _user_agent(first.measurement)
+    agent = _user_agent(first.measurement)
     if first.generation == "cli":
         for document in documents:
             await pace()
             text = encode_json(document.measurement)
-            answer = await client.submit_measurement(text.decode("utf-8", "surrogatepass"), user_agent)
+            answer = await client.submit_measurement(text.decode("utf-8", "surrogatepass"), agent)
             yield _submitted(document, answer, len(text), "")
         return
     try:
-        report_id = await client.open_report(first.measurement, user_agent)
+        report_id = await client.open_report(first.measurement, agent)
     except ReportRefused as error:
         for document in documents:
             yield _submitted(document, Answer(FAILED, 0, detail=str(error)), 0, "")
@@ -60,10 +61,10 @@ async def submit_task(client: ProbeClient, pace: Pace, documents: Sequence[Docum
         await pace()
         content = encode_json({**document.measurement, "report_id": report_id})
         body = _ENVELOPE % content
-        answer = await client.submit_to_report(report_id, body, document.encoding, user_agent)
+        answer = await client.submit_to_report(report_id, body, document.encoding, agent)
         yield _submitted(document, answer, len(body), hashlib.sha256(content).hexdigest())
-    if first.generation == "classic":
-        await client.close_report(report_id, user_agent)
+    if first.generation == "legacy":
+        await client.close_report(report_id, agent)
 
 
 async def submit_corpus_document(client: ProbeClient, pace: Pace, document: CorpusDocument) -> AsyncIterator[Submitted]:
@@ -84,6 +85,12 @@ async def submit_corpus_document(client: ProbeClient, pace: Pace, document: Corp
             return
     answer = await client.submit_to_report(report_id, body, IDENTITY, _CORPUS_USER_AGENT)
     yield _corpus_submitted(document, answer, len(body))
+
+
+def user_agent(probe: Probe) -> str:
+    """Return what a probe calls itself in ordinary calls."""
+    software = probe.software
+    return f"{software.name}/{software.version} ooniprobe-engine/{software.engine_version}"
 
 
 def _user_agent(measurement: dict[str, Any]) -> str:

@@ -74,6 +74,8 @@ class Probe:
     network_type: str
     resolver_ip: str
     run_link: str
+    sites: tuple[str, ...] = SITES
+    """What its website tests visit."""
 
 
 def _networks() -> tuple[Network, ...]:
@@ -89,8 +91,8 @@ def _networks() -> tuple[Network, ...]:
 NETWORKS: tuple[Network, ...] = _networks()
 """Every simulated network."""
 
-GENERATIONS = ("mobile", "cli", "classic")
-"""How probes submit: `mobile` and `classic` through a report, `cli` one measurement at a time without one. `classic`
+GENERATIONS = ("mobile", "cli", "legacy")
+"""How probes submit: `mobile` and `legacy` through a report, `cli` one measurement at a time without one. `legacy`
 ones close their reports."""
 
 SOFTWARE: tuple[tuple[int, Software], ...] = (
@@ -99,16 +101,17 @@ SOFTWARE: tuple[tuple[int, Software], ...] = (
     (15, Software("cli", "ooniprobe-cli", "3.31.0", "linux", "amd64", "ooniprobe-engine", "3.31.0")),
     (10, Software("cli", "ooniprobe-desktop-unattended", "3.31.0", "macos", "arm64", "ooniprobe-engine", "3.31.0")),
     (5, Software("cli", "miniooni", "3.31.0-alpha", "windows", "amd64", "ooniprobe-engine", "3.31.0-alpha")),
-    (6, Software("classic", "ooniprobe-android", "3.8.3", "android", "armv7", "ooniprobe-engine", "3.18.1")),
-    (4, Software("classic", "ooniprobe-cli-unattended", "3.17.2", "linux", "arm", "ooniprobe-engine", "3.17.2")),
+    (6, Software("legacy", "ooniprobe-android", "3.8.3", "android", "armv7", "ooniprobe-engine", "3.18.1")),
+    (4, Software("legacy", "ooniprobe-cli-unattended", "3.17.2", "linux", "arm", "ooniprobe-engine", "3.17.2")),
 )
 """Weight and description of each simulated app."""
 
 
-def draw_probe(rng: random.Random, countries: frozenset[str] | None = None) -> Probe:
-    """Draw a probe, in one of `countries` when given."""
+def draw_probe(rng: random.Random, countries: frozenset[str] | None = None, *, generation: str | None = None) -> Probe:
+    """Draw a probe, in one of `countries` and of a generation when given."""
     networks = [network for network in NETWORKS if countries is None or network.cc in countries]
-    software = rng.choices([item for _, item in SOFTWARE], weights=[weight for weight, _ in SOFTWARE])[0]
+    apps = [(weight, item) for weight, item in SOFTWARE if generation in (None, item.generation)]
+    software = rng.choices([item for _, item in apps], weights=[weight for weight, _ in apps])[0]
     links = ("wifi", "mobile") if software.generation == "mobile" else ("wifi", "mobile", "wired_ethernet")
     return Probe(
         network=rng.choice(networks or list(NETWORKS)),
