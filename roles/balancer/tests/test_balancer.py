@@ -1,5 +1,6 @@
 """What every balancer promises; two small servers stand behind it."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,24 @@ def test_no_question_fails_while_a_server_dies_and_comes_back(servers: Host, ask
             "systemctl reset-failed api1 || true; systemd-run --unit api1 python3 /run/server.py api1 8101"
         )
     wait_for(servers, "api1", "UP")
+
+
+def test_clients_are_told_when_to_come_back_while_no_server_is_there(servers: Host, ask: Callable) -> None:
+    servers.check_output("systemctl kill --signal KILL api1 api2")
+    try:
+        for name in ("api1", "api2"):
+            wait_for(servers, name, "DOWN")
+        reply = ask(method="POST", body="{}")
+    finally:
+        for name, port in (("api1", 8101), ("api2", 8102)):
+            servers.check_output(
+                f"systemctl reset-failed {name} || true; systemd-run --unit {name} python3 /run/server.py {name} {port}"
+            )
+    assert (reply.status, reply.headers["content-type"]) == (503, "application/json")
+    assert reply.headers["retry-after"] == "20"
+    assert json.loads(reply.text)["error"]
+    for name in ("api1", "api2"):
+        wait_for(servers, name, "UP")
 
 
 def test_server_is_drained_and_put_back(servers: Host, ask: Callable) -> None:

@@ -25,6 +25,11 @@ def test_plain_requests_are_sent_to_tls(host: Host, fetch: Callable) -> None:
     assert (reply.status, reply.headers["location"]) == (301, "https://api.example.org/x?a=1")
 
 
+def test_plain_submissions_keep_method_and_body_on_their_way_to_tls(host: Host, fetch: Callable) -> None:
+    reply = fetch(host, "/report", method="POST", body="{}", name="api.example.org", tls=False)
+    assert (reply.status, reply.headers["location"]) == (308, "https://api.example.org/report")
+
+
 def test_failed_handshake_leaves_no_address_in_the_log(host: Host) -> None:
     address = host.check_output("hostname --ip-address").split()[0]
     host.run(f"openssl s_client -tls1 -cipher ALL:@SECLEVEL=0 -connect {address}:443 </dev/null")

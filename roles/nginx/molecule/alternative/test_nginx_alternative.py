@@ -1,5 +1,6 @@
 """What virtual hosts and the other variables promise."""
 
+import shlex
 import time
 from collections.abc import Callable
 
@@ -7,6 +8,15 @@ import pytest
 from testinfra.host import Host
 
 CLIENT = "203.0.113.77"
+UNFINISHED = """
+import socket, sys
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60)
+connection.sendall(sys.argv[2].encode())
+try:
+    print(connection.recv(100) or "cut")
+except ConnectionResetError:
+    print("cut")
+"""
 
 
 def journal(host: Host, word: str) -> str:
@@ -47,6 +57,18 @@ def test_plain_requests_are_sent_to_tls(host: Host, fetch: Callable) -> None:
     assert (reply.status, reply.headers["location"]) == (301, "https://secure.example.org/hello?a=1")
 
 
+def test_plain_submissions_keep_method_and_body_on_their_way_to_tls(host: Host, fetch: Callable) -> None:
+    reply = fetch(host, "/hello", method="POST", body="{}", name="secure.example.org", tls=False)
+    assert (reply.status, reply.headers["location"]) == (308, "https://secure.example.org/hello")
+
+
+@pytest.mark.parametrize("port", [443, 8042])
+def test_client_that_never_finishes_its_request_is_cut_off(host: Host, port: int) -> None:
+    begun = "" if port == 443 else "POST /hello HTTP/1.1\r\nHost: a\r\n"
+    said = host.check_output(f"python3 -c {shlex.quote(UNFINISHED)} {port} {shlex.quote(begun)}")
+    assert said == "cut"
+
+
 def test_further_listener_without_tls_answers_on_loopback_only(host: Host, fetch: Callable) -> None:
     assert fetch(host, "/hello", name="secure.example.org", tls=False, port=8042).status == 200
     assert host.socket("tcp://127.0.0.1:8042").is_listening
@@ -71,7 +93,7 @@ def test_no_address_of_a_client_reaches_the_journal(host: Host, fetch: Callable)
     lines = journal(host, "status=502")
     assert CLIENT not in lines
     assert "client=203.0.113.0/24" in lines
-    assert "secret" not in next(line for line in lines.splitlines() if "status=502" in line)
+    assert "secret" not in lines
     assert CLIENT not in host.check_output("journalctl --output json --no-pager")
 
 

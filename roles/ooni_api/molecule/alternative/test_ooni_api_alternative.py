@@ -1,9 +1,16 @@
-"""What other variables promise: TLS for any name, an object store with keys, a helper, badges."""
+"""What other variables promise: TLS for any name, an object store with keys, a helper, badges, what probes are told."""
 
+import json
+import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import pytest
 from testinfra.host import Host
+
+NAME = "api.example.org"
+DIRECTORY = "/etc/ooni/probe"
 
 
 def test_every_name_gets_the_apis_certificate(host: Host, fetch: Callable) -> None:
@@ -80,3 +87,106 @@ def test_badges_are_never_cached(host: Host, fetch: Callable) -> None:
     assert (reply.status, reply.text) == (200, "<svg/>\n")
     assert "no-store" in reply.headers["cache-control"]
     assert reply.headers["strict-transport-security"]
+
+
+def main_pid(host: Host) -> str:
+    """Return the process of the API, which another one replaces when the unit is restarted."""
+    return host.check_output("systemctl show --value --property MainPID ooni-api")
+
+
+def eventually(ask: Callable[[], Any], wanted: Any) -> None:
+    """Wait until `ask` returns what is wanted."""
+    for _ in range(60):
+        if (found := ask()) == wanted:
+            return
+        time.sleep(0.5)
+    assert found == wanted
+
+
+def replace(host: Host, path: str, before: str, after: str) -> None:
+    """Change a file as whoever deploys one does it: whole, under another name first. `unchanged` brings it back."""
+    host.check_output(f"cp -p {path} /run/kept && echo {path} > /run/kept-of")
+    host.check_output(f"cp -p {path} {path}.draft && sed 's#{before}#{after}#' /run/kept > {path}.draft")
+    host.check_output(f"mv {path}.draft {path}")
+
+
+@pytest.fixture
+def unchanged(host: Host) -> Iterator[None]:
+    """The API goes on with the same process, and the file that was replaced comes back."""
+    before = main_pid(host)
+    host.check_output("rm -f /run/kept")
+    yield
+    host.run("[ ! -e /run/kept ] || cp -p /run/kept $(cat /run/kept-of)")
+    assert main_pid(host) == before
+
+
+def post(host: Host, fetch: Callable, path: str, asked: object) -> Any:
+    """Return the JSON answer to a JSON question."""
+    headers = {"Content-Type": "application/json"}
+    reply = fetch(host, path, method="POST", body=json.dumps(asked), name=NAME, headers=headers)
+    assert reply.status == 200, reply.text
+    return json.loads(reply.text)
+
+
+def test_what_probes_are_told_is_closed_to_other_accounts(host: Host) -> None:
+    assert host.check_output(f"ooni-api check-probe-config {DIRECTORY}") == "ooni-api: the probe configuration is fine."
+    directory = host.file(DIRECTORY)
+    assert (directory.user, directory.group, directory.mode) == ("root", "ooniapi", 0o750)
+    files = [f"{DIRECTORY}/{name}" for name in host.file(DIRECTORY).listdir()] + ["/etc/ooni/probe_token_keys"]
+    assert len(files) == 8
+    for name in files:
+        found = host.file(name)
+        assert (found.user, found.group, found.mode) == ("root", "ooniapi", 0o640), name
+    assert not host.file(f"{DIRECTORY}.new").exists
+
+
+def test_probe_that_logged_in_is_told_the_tor_targets_byte_for_byte(host: Host, fetch: Callable) -> None:
+    registered = post(host, fetch, "/api/v1/register", {"password": "x"})
+    token = post(host, fetch, "/api/v1/login", {"username": registered["client_id"], "password": "x"})["token"]
+    path = "/api/v1/test-list/tor-targets"
+    told = fetch(host, path, name=NAME, headers={"Authorization": f"Bearer {token}"})
+    assert told.text.strip() == host.check_output(f"cat {DIRECTORY}/tor-targets.json")
+    assert fetch(host, path, name=NAME).status == 401
+    assert host.file("/var/lib/ooni-api").mode == 0o700
+
+
+def test_secrets_of_probes_are_in_no_log(host: Host) -> None:
+    secrets = json.loads(host.file(f"{DIRECTORY}/psiphon-config.json").content_string).values()
+    logged = host.check_output("journalctl --output json --no-pager; ps -e -o args")
+    for secret in [*secrets, *host.file("/etc/ooni/probe_token_keys").content_string.split()]:
+        assert len(secret) == 64
+        assert secret not in logged
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_changed_file_is_taken_over_without_a_restart(host: Host, fetch: Callable) -> None:
+    def told() -> str:
+        # An argument of its own: the web server keeps the answer for an hour.
+        reply = fetch(host, f"/api/v1/collectors?at={time.time_ns()}", name=NAME)
+        return json.loads(reply.text)[0]["address"]
+
+    eventually(told, "https://collector.example.org:4441")
+    replace(host, f"{DIRECTORY}/collectors.json", ":4441", ":4442")
+    eventually(told, "https://collector.example.org:4442")
+    # A broken one is not taken, and the last good one goes on.
+    host.check_output(f"echo '[' > {DIRECTORY}/collectors.json")
+    eventually(lambda: "cannot be used" in host.check_output("journalctl -t gunicorn3 --no-pager"), wanted=True)
+    assert told() == "https://collector.example.org:4442"
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_new_database_of_geolocation_is_taken_over_without_a_restart(host: Host, fetch: Callable) -> None:
+    def place() -> Any:
+        return post(host, fetch, "/api/v1/geolookup", {"addresses": ["198.51.100.7"]})["geolocation"]["198.51.100.7"]
+
+    eventually(place, {"cc": "IT", "asn": 64500, "as_name": "Example"})
+    country = tomllib.loads(host.file("/etc/ooni/api.toml").content_string)["geo_country_db"]
+    # B: a text of two letters.
+    replace(host, country, "BIT", "BIR")
+    eventually(place, {"cc": "IR", "asn": 64500, "as_name": "Example"})
+
+
+def test_networks_of_proxies_are_passed_on(host: Host) -> None:
+    api = tomllib.loads(host.file("/etc/ooni/api.toml").content_string)
+    assert api["trusted_proxies"] == ["127.0.0.1", "10.0.0.0/24"]
+    assert api["explorer_url"] == "https://explorer.example.org"
