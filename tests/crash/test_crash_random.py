@@ -29,13 +29,15 @@ PACE_S = 5.0
 def test_random_kills_lose_nothing(rounds: int, seed: int, figures: list[str]) -> None:
     chance = random.Random(seed)
     killed: Counter[str] = Counter()
+    places: Counter[str] = Counter()
     started = time.monotonic()
-    with Stack() as stack:
+    with Stack(overflow_after=3) as stack:
         stack.wait(stack.is_up, 60, "the stack is up")
         with Probes(stack.api_port, seed) as probes:
             while killed.total() < rounds:
                 pace(probes, chance.randrange(1, 6), PACE_S)
                 time.sleep(chance.uniform(0, 0.1))
+                places += stack.places()
                 victims = stack.victims()
                 if not victims:  # all of them are being started again
                     time.sleep(0.05)
@@ -50,6 +52,8 @@ def test_random_kills_lose_nothing(rounds: int, seed: int, figures: list[str]) -
         found = settle_and_check(stack, probes.sent, within_s=300)
     kinds = ", ".join(f"{count} {kind}" for kind, count in killed.most_common())
     figures.append(
-        f"random: {killed.total()} kills in {took:.0f} s ({kinds}); {probes.unanswered} broken submissions; {found}"
+        f"random: {killed.total()} kills in {took:.0f} s ({kinds}); {probes.unanswered} broken submissions; {found}; "
+        f"files seen in the spool: {dict(places)}"
     )
+    assert all(places[where] for where in ("flat", "overflow")), "both places of files have to be in danger"
     assert len(killed) == len(WEIGHTS) or rounds < 40, f"some kinds of process were never killed: {killed}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.load.client import Report
 
 from core import schema
+from core.spool import Spool
 from devstack.postgres import PostgresCluster
 
 BIN = Path(sys.executable).parent
@@ -113,7 +114,7 @@ def wait_for(url: str, seconds: float = 30.0) -> None:
 def wait_until_scored(stack: Stack, seconds: float = 120.0) -> None:
     """Wait until nothing in the spool waits for its score."""
     deadline = time.monotonic() + seconds
-    while any((stack.spool / "incoming").glob("*/*.post")):
+    while Spool(stack.spool).counts().incoming:
         if time.monotonic() > deadline:
             print("the fastpath did not catch up in two minutes", flush=True)
             return

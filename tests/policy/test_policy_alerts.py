@@ -21,8 +21,8 @@ LONGEST_RUNBOOK = 40
 # Metrics of programs that are not ours, and of the backup role's command.
 FOREIGN = {
     "up", "probe_success", "probe_ssl_earliest_cert_expiry", "node_systemd_unit_state", "node_filesystem_avail_bytes",
-    "node_filesystem_size_bytes", "node_filesystem_readonly", "backup_last_success_timestamp_seconds",
-    "backup_restore_test_last_success_timestamp_seconds",
+    "node_filesystem_size_bytes", "node_filesystem_readonly", "node_timex_sync_status", "node_timex_offset_seconds",
+    "backup_last_success_timestamp_seconds", "backup_restore_test_last_success_timestamp_seconds",
 }  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 import threading
 from datetime import UTC, datetime, timedelta
 
-from api.clock import SET_BACK_S, SLOTS, TURNS, ReceiptClock
+import pytest
+
+from api.clock import SET_BACK_S, SLOTS, TURNS, ClockWrong, ReceiptClock
 
 FIXED = datetime(2024, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -25,6 +27,17 @@ def test_times_follow_a_clock_that_is_set_back() -> None:
     assert [time.date() - FIXED.date() for time in given] == [0 * day, 2 * day, 0 * day, 0 * day, day, 0 * day]
     assert len(set(given)) == len(given), "the same moment comes three times, its times do not"
     assert {time.microsecond % SLOTS for time in given} == {given[0].microsecond % SLOTS}, "each keeps to its slot"
+
+
+@pytest.mark.parametrize("year", [1970, 1999, 3000])
+def test_a_time_that_no_uid_can_have_is_refused_and_changes_nothing(year: int) -> None:
+    times = iter([FIXED, FIXED.replace(year=year), FIXED, FIXED])
+    clock = ReceiptClock(7, now=lambda: next(times))
+    first = clock.next()
+    with pytest.raises(ClockWrong, match=str(year)):
+        clock.next()
+    step = timedelta(microseconds=SLOTS * TURNS)
+    assert [clock.next(), clock.next()] == [first + step, first + 2 * step]
 
 
 def test_workers_never_meet() -> None:

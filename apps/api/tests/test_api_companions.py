@@ -80,6 +80,27 @@ def test_one_that_is_killed_comes_back(api: Any, name: str) -> None:
     assert "measurement_uid" in api.submit(b"{}").json()
 
 
+def test_one_that_ended_leaves_no_metrics(start_api: Callable[..., Any], tmp_path: Path) -> None:
+    """Or each scrape would read the files of all that ever ended."""
+    api = start_api("host=/nonexistent dbname=ooni", spool_listen=f"127.0.0.1:{free_port()}", metrics_dir=tmp_path)
+
+    def files_of(pid: str | None) -> list[str]:
+        return sorted(path.name for path in tmp_path.glob(f"*_{pid}.db"))
+
+    for name, module in MODULES.items():
+        wait(lambda: answers(api, name), "it serves before it is killed")  # noqa: B023 called before the next turn
+        killed = pid_of(api, module)
+        assert killed is not None
+        assert len(files_of(killed)) > 2, "it has counters, histograms and gauges"
+        os.kill(int(killed), signal.SIGKILL)
+        wait(lambda: pid_of(api, module) not in (None, killed), "it is started again")  # noqa: B023
+        assert files_of(killed) == []
+        wait(lambda: files_of(pid_of(api, module)), "those of the next one are there")  # noqa: B023
+    wait(lambda: answers(api, "metrics"), "it serves again")
+    assert api.submit(b"{}").status_code == 200
+    assert api.metric("api_measurements_acknowledged_total", route="report") == 1, "those of workers stay"
+
+
 def test_they_end_with_the_api(start_api: Callable[..., Any]) -> None:
     """Those that were started again as well, and the end of the API starts none."""
     api = start_api("host=/nonexistent dbname=ooni", spool_listen=f"127.0.0.1:{free_port()}")

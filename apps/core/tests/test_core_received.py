@@ -1,5 +1,6 @@
 """What was received is remembered by all processes of a host, in bounded space, and never in anybody's way."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -77,7 +78,65 @@ def test_it_lasts_until_the_end_of_the_next_day(tmp_path: Path) -> None:
     assert recall(memory, key) == (NOW, True)
     clock[0] = NOW.replace(day=4, hour=0)
     assert recall(memory, key) == (None, False)
-    assert not list((tmp_path / "received").glob("20240102.*"))
+
+
+def test_a_table_is_deleted_when_nothing_was_written_to_it_for_long(tmp_path: Path) -> None:
+    clock = [NOW]
+    memory = Received(tmp_path / "received", lambda: clock[0])
+    remember(memory, received_key("r", b"x"))
+    remember(memory, received_key("r", b"y"), NOW + timedelta(days=2))  # as if the clock had been ahead
+    tables = [tmp_path / "received" / name for name in ("20240102.0", "20240104.0")]
+    for table in tables:
+        os.utime(table, (NOW.timestamp(), NOW.timestamp()))
+    clock[0] = NOW + timedelta(days=2, hours=1)
+    recall(memory, b"k" * 16)
+    assert [table.exists() for table in tables] == [True, True]
+    clock[0] = NOW + timedelta(days=3)
+    recall(memory, b"k" * 16)
+    assert [table.exists() for table in tables] == [False, False]
+
+
+def hours(count: float) -> timedelta:
+    return timedelta(hours=count)
+
+
+@pytest.mark.parametrize("ahead", [hours(13), hours(48), hours(-13), hours(-48), hours(21)], ids=str)
+def test_a_clock_that_jumps_and_comes_back_loses_nothing(
+    tmp_path: Path, ahead: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another process as well, which sleeps meanwhile; files have the times of the clock that is wrong."""
+    clock = [NOW.replace(hour=18)]
+    right = clock[0]
+    write = module._write
+
+    def write_at_this_time(path: str, offset: int, record: bytes) -> None:
+        write(path, offset, record)
+        os.utime(path, (clock[0].timestamp(), clock[0].timestamp()))
+
+    monkeypatch.setattr(module, "_write", write_at_this_time)
+    awake, asleep = (Received(tmp_path / "received", lambda: clock[0]) for _ in range(2))
+    before, meanwhile, unknown = (received_key("r", body) for body in (b"before", b"meanwhile", b"unknown"))
+    remember(awake, before, clock[0])
+    assert recall(asleep, unknown) == (None, False)
+    clock[0] = right + ahead
+    remember(awake, meanwhile, clock[0])
+    assert recall(awake, meanwhile) == (right + ahead, True)
+    clock[0] = right + timedelta(minutes=1)
+    for memory in (awake, asleep):
+        assert recall(memory, before) == (right, True)
+        if ahead > -hours(24):  # what came the day before yesterday is forgotten anyway
+            assert recall(memory, meanwhile) == (right + ahead, True)
+        assert recall(memory, unknown) == (None, False)
+
+
+def test_the_directory_is_listed_only_when_it_changed(memory: Received, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember(memory, received_key("r", b"x"))
+    recall(memory, received_key("r", b"x"))
+    listed = []
+    monkeypatch.setattr(os, "listdir", lambda where: listed.append(where) or [])
+    for number in range(10):
+        recall(memory, received_key("r", b"%d" % number))
+    assert listed == []
 
 
 def test_full_pages_go_on_in_the_next_table_and_space_is_bounded(
@@ -132,7 +191,7 @@ def test_half_a_record_is_no_record(memory: Received, tmp_path: Path) -> None:
     table = tmp_path / "received" / "20240102.0"
     content = bytearray(table.read_bytes())
     position = content.index(key) + len(key)
-    for garbage in (bytes(8), b"\xff" * 8):
+    for garbage in (bytes(8), b"\xff" * 8, b"\xff" * 5 + bytes(3), b"\xff" * 7 + b"\0"):
         content[position : position + 8] = garbage
         table.write_bytes(content)
         assert recall(memory, key)[0] is None
@@ -172,3 +231,18 @@ def test_restore_takes_all_or_the_last_minutes_once_per_start(tmp_path: Path) ->
     assert memory.restore(after, "boot 1") == 0
     assert memory.restore(after, "boot 2") == 2
     assert known() == [60, 0]
+
+
+def test_what_is_from_the_future_does_not_hide_what_came_before_a_power_cut(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", min_free_bytes=0)
+    for age_s in (7200, 600, 540, -86400):
+        body = b'{"age": %d}' % age_s
+        spool.put(new_measurement_uid(datetime.now(UTC) - timedelta(seconds=age_s), "IT", "ndt", body), body, "r")
+
+    def found() -> set[bytes]:
+        return {key for key, _ in received_in(spool, everything=False)}
+
+    assert found() == {received_key("r", b'{"age": %d}' % age_s) for age_s in (600, 540, -86400)}
+    for uid in list(spool.incoming())[:-1]:
+        spool.erase(uid)
+    assert found() == {received_key("r", b'{"age": -86400}')}

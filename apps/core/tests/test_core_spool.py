@@ -88,6 +88,26 @@ def test_a_measurement_from_the_future_is_not_left_waiting(spool: Spool) -> None
     assert list(spool.incoming(older_than_s=30)) == [uid]
 
 
+def test_measurements_from_the_future_wait_as_long_as_they_are_seen_to(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a backlog of nothing else would look like none."""
+    now = [1000.0]
+    monkeypatch.setattr("core.spool.time.monotonic", lambda: now[0])
+    first, second = make_uid(age_s=-86400), make_uid(age_s=-86500)
+    for uid in (first, second):
+        spool.put(uid, b"{}", REPORT)
+    assert spool.oldest_incoming_s() == 0
+    now[0] += 300
+    assert spool.oldest_incoming_s() == 300
+    spool.mark_scored([first])
+    assert spool.oldest_incoming_s() == 0
+    now[0] += 60
+    assert spool.oldest_incoming_s() == 60
+    spool.put(make_uid(age_s=7200), b"{}", REPORT)
+    assert 7100 < spool.oldest_incoming_s() < 7300
+
+
 def test_quarantine_keeps_the_reason_and_can_be_undone(spool: Spool) -> None:
     uid = make_uid()
     spool.put(uid, b"{}", REPORT)

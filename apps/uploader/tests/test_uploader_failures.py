@@ -74,7 +74,7 @@ def test_a_store_that_fails_after_the_plan(host) -> None:
 def test_an_unreachable_database(host, closed_port: int) -> None:
     host.receive_many(3)
     failed = host.run(OONI_UPLOADER_DB_URI=f"host=127.0.0.1 port={closed_port} dbname=x user=x")
-    assert_failed(host, failed, "plan", 2)
+    assert_failed(host, failed, "compare", 2)
     assert_recovers(host)
 
 
@@ -111,10 +111,10 @@ def roll_back_after_a_timeout(blocker: psycopg.Connection, dsn: str) -> None:
 
 
 def test_a_commit_that_fails_is_repeated_within_the_run(host) -> None:
-    """The table is locked for longer than a statement may take, then free again."""
+    """The table is locked against writing for longer than a statement may take, then free again."""
     host.receive_many(3)
     with psycopg.connect(host.dsn) as blocker:
-        blocker.execute("LOCK TABLE jsonl IN ACCESS EXCLUSIVE MODE")
+        blocker.execute("LOCK TABLE jsonl IN SHARE MODE")
         release = threading.Thread(target=roll_back_after_a_timeout, args=(blocker, host.dsn))
         release.start()
         host.succeed(OONI_UPLOADER_STATEMENT_TIMEOUT_S="0.5", OONI_UPLOADER_ATTEMPTS="20")
@@ -128,7 +128,7 @@ def test_a_commit_that_fails_is_repeated_within_the_run(host) -> None:
 def test_a_commit_that_keeps_failing_leaves_everything(host) -> None:
     host.receive_many(3)
     with psycopg.connect(host.dsn) as blocker:
-        blocker.execute("LOCK TABLE jsonl IN ACCESS EXCLUSIVE MODE")
+        blocker.execute("LOCK TABLE jsonl IN SHARE MODE")
         failed = host.run(OONI_UPLOADER_STATEMENT_TIMEOUT_S="0.3")
     assert_failed(host, failed, "commit", 2)
     assert_recovers(host)
@@ -138,7 +138,7 @@ def test_a_connection_that_the_server_ends_is_made_anew(host) -> None:
     """The lock goes with the connection; the run takes it again and goes on."""
     host.receive_many(3)
     with psycopg.connect(host.dsn, autocommit=True) as blocker, blocker.transaction():
-        blocker.execute("LOCK TABLE jsonl IN ACCESS EXCLUSIVE MODE")
+        blocker.execute("LOCK TABLE jsonl IN SHARE MODE")
         ended = threading.Event()
 
         def end_it() -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import uploader.takedown
 from core.archive import entry_name
 from core.body_cache import BodyCache
 from core.ids import new_report_id
+from fastpath.config import FastpathSettings
 
 HOUR = datetime(2024, 1, 2, 3, tzinfo=UTC)
 REPORT = new_report_id(HOUR, "web_connectivity", "IT", 30722, "1")
@@ -76,8 +78,9 @@ def served(host):
     return host
 
 
-def takedown(host, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return host.call("takedown", "--reason", "asked for by its sender", *arguments, **environment)
+def takedown(host, *arguments: str, settle_s: float = 0.0, **environment: str) -> "subprocess.CompletedProcess[str]":
+    settle = ("--settle-s", str(settle_s))
+    return host.call("takedown", "--reason", "asked for by its sender", *settle, *arguments, **environment)
 
 
 def assert_gone(host, uids: set[str]) -> None:
@@ -131,8 +134,7 @@ def test_the_rehearsal_tells_and_changes_nothing(served) -> None:
     assert served.rows("SELECT * FROM takedown_audit") == []
 
 
-def test_a_report_is_removed_from_everywhere(served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploader.takedown, "SETTLE_S", 0.0)
+def test_a_report_is_removed_from_everywhere(served) -> None:
     wanted = of_report(served)
     cache = BodyCache(served.spool.root / "cache", 1 << 20)
     cache.put("x", SECRET.encode())
@@ -183,10 +185,9 @@ def test_the_list_of_points_is_complete() -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_and_run_again(served, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploader.takedown, "SETTLE_S", 0.0)
+def test_killed_and_run_again(served, point: str) -> None:
     wanted = of_report(served)
-    arguments = ("takedown", "--report-id", REPORT, "--reason", "r", "--go")
+    arguments = ("takedown", "--report-id", REPORT, "--reason", "r", "--settle-s", "0", "--go")
     killed = served.run(*arguments, OONI_CRASH_AT=point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for uid in served.sent.keys() - wanted:
@@ -228,11 +229,100 @@ def test_a_second_copy_that_no_row_points_to_is_removed_too(host) -> None:
 
 def test_what_was_being_scored_leaves_no_row(host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scorer had read the file before it went; its row comes a moment later."""
-    monkeypatch.setattr(uploader.takedown, "SETTLE_S", 0.0)
     receive(host, 1, OTHER)
     uid = receive(host, 0, REPORT, scored=False)
     monkeypatch.setattr("time.sleep", lambda _seconds: score(host, uid, REPORT))
     assert takedown(host, "--report-id", REPORT, "--go").returncode == 0
+    assert_gone(host, {uid})
+
+
+def test_a_resumed_takedown_waits_too(host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file went before the crash, so nothing shows any more that it was being scored."""
+    receive(host, 1, OTHER)
+    uid = receive(host, 0, REPORT, scored=False)
+    arguments = ("takedown", "--report-id", REPORT, "--reason", "r", "--go")
+    assert host.run(*arguments, OONI_CRASH_AT="takedown.after_rows").returncode == -signal.SIGKILL
+    assert host.spool.read(uid) is None
+    monkeypatch.setattr("time.sleep", lambda _seconds: score(host, uid, REPORT))
+    assert takedown(host, "--report-id", REPORT, "--go", settle_s=1000).returncode == 0
+    assert_gone(host, {uid})
+
+
+def test_it_waits_for_nothing_where_nothing_was_being_scored(host, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = receive(host, 0, REPORT)
+    receive(host, 1, OTHER)
+    monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waited"))
+    assert takedown(host, "--report-id", REPORT, "--go", settle_s=1000).returncode == 0
+    assert_gone(host, {uid})
+
+
+def test_it_waits_as_long_as_the_fastpath_may_take() -> None:
+    limits = FastpathSettings()
+    assert limits.document_limit_s + limits.statement_timeout_s + limits.retry_max_s <= uploader.takedown.SETTLE_S
+
+
+@pytest.mark.parametrize("states", [("scored",), ("incoming",), ("quarantine",), ("row",), ("archived",)])
+def test_what_comes_back_after_a_takedown_is_found_and_removed_again(host, states: tuple[str, ...]) -> None:
+    """A row by a scorer that was late, a spool that was restored, or another host that archived it."""
+    receive(host, 1, OTHER)
+    uid = receive(host, 0, REPORT)
+    sent = host.sent[uid]
+    assert takedown(host, "--report-id", REPORT, "--go").returncode == 0
+    if "row" in states:
+        score(host, uid, REPORT)
+    elif "archived" in states:
+        with psycopg.connect(host.dsn) as connection:
+            [audit] = connection.execute("DELETE FROM takedown_audit RETURNING measurement_uids").fetchall()
+            host.receive(sent, at=HOUR, report_id=REPORT)
+            connection.commit()
+            assert host.call().returncode == 0
+            connection.execute(
+                "INSERT INTO takedown_audit (report_id, measurement_uids, reason, host, finished_at)"
+                " VALUES (%s, %s, 'r', 'h', now())",
+                [REPORT, audit[0]],
+            )
+    else:
+        host.receive(sent, at=HOUR, report_id=REPORT, scored="incoming" not in states)
+        if "quarantine" in states:
+            host.spool.quarantine(uid, "a test")
+    found = host.call("verify", *DAY)
+    assert f"takedown_undone {uid}: Takedown " in found.stdout
+    assert found.returncode == 4
+    assert host.call("verify", *DAY, "--repair").returncode == 0
+    host.sent[uid] = sent
+    assert_gone(host, {uid})
+
+
+def test_the_uploader_does_not_archive_what_was_taken_down(host) -> None:
+    uid, other = receive(host, 0, REPORT), receive(host, 1, OTHER)
+    sent = host.sent[uid]
+    assert takedown(host, "--report-id", REPORT, "--go").returncode == 0
+    assert host.receive(sent, at=HOUR, report_id=REPORT) == uid
+    assert host.call().returncode == 1
+    assert [row["measurement_uid"] for row in host.rows()] == [other]
+    assert host.metric("uploader_failures_total", step="compare") == 1
+    assert host.call("verify", *DAY, "--repair").returncode == 0
+    assert_gone(host, {uid})
+
+
+def test_who_may_not_delete_rows_is_told_so(host) -> None:
+    receive(host, 1, OTHER)
+    uid = receive(host, 0, REPORT)
+    assert takedown(host, "--report-id", REPORT, "--go").returncode == 0
+    score(host, uid, REPORT)
+    with psycopg.connect(host.dsn, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS reader_of_takedowns")
+        connection.execute("CREATE ROLE reader_of_takedowns LOGIN IN ROLE pg_read_all_data")
+        try:
+            account = make_conninfo(host.dsn, user="reader_of_takedowns")
+            done = host.call("verify", *DAY, "--repair", OONI_UPLOADER_DB_URI=account)
+            assert done.returncode == 4, done.stderr
+            assert f"takedown_undone {uid}: Takedown " in done.stdout
+            done = host.call("verify", *DAY, "--repair", "--dsn", host.dsn, OONI_UPLOADER_DB_URI=account)
+            assert done.returncode == 0, done.stdout
+        finally:
+            connection.execute("DROP ROLE reader_of_takedowns")
+    host.sent[uid] = b""
     assert_gone(host, {uid})
 
 
@@ -280,8 +370,7 @@ def test_observations_go_too(host) -> None:
     assert_gone(host, {uid})
 
 
-def test_an_object_that_is_gone_does_not_stop_it(served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploader.takedown, "SETTLE_S", 0.0)
+def test_an_object_that_is_gone_does_not_stop_it(served) -> None:
     for key in served.object_keys()[:2]:
         (served.objects / key).unlink()
     assert takedown(served, "--report-id", REPORT, "--go").returncode == 0
@@ -317,7 +406,7 @@ def test_a_reason_is_needed(host) -> None:
 
 
 def test_what_it_logs_has_ids_and_the_reason_and_no_content(served) -> None:
-    done = served.run("takedown", "--report-id", REPORT, "--reason", "asked for", "--go")
+    done = served.run("takedown", "--report-id", REPORT, "--reason", "asked for", "--settle-s", "0", "--go")
     assert done.returncode == 0, done.stderr
     begun, finished = [line for line in done.stderr.splitlines() if 'event="takedown' in line]
     assert f"report_id={REPORT}" in begun

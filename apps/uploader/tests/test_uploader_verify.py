@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,91 @@ def test_where_all_is_well_there_is_no_difference(archived) -> None:
 
 
 def test_the_last_week_is_the_default(archived) -> None:
+    execute(archived, "UPDATE upload_manifest SET committed_at = now() - interval '10 days'")
     printed = archived.call("verify").stdout
     assert "0 objects and 0 measurements compared" in printed
     for days, first in (("1", "2024-01-02"), ("2", "2024-01-01")):
         printed = archived.call("verify", "--until", "2024-01-02", "--days", days).stdout
         assert printed.startswith(f"{first} to 2024-01-02: 4 objects")
+
+
+def test_hours_of_another_time_come_too_when_they_were_archived_in_the_days_compared(archived) -> None:
+    """A clock that was wrong, or a host that was away for long: nothing of the last week bears that hour."""
+    printed = archived.call("verify", "--days", "1").stdout
+    assert "4 objects and 6 measurements compared; differences: none" in printed
+    execute(archived, "UPDATE jsonl SET member_offset = 100000 WHERE linenum = 1")
+    assert archived.call("verify").returncode == 4
+    today = str(datetime.now(UTC).date())
+    printed = archived.call("verify", "--since", today).stdout
+    assert "0 objects and 0 measurements compared; differences: none" in printed, "only what was asked for"
+
+
+def test_hours_of_another_time_come_too_when_the_spool_has_something_of_them(archived) -> None:
+    execute(archived, "UPDATE upload_manifest SET committed_at = now() - interval '10 days'")
+    [uid] = [uid for uid in archived.sent if "_BR_" in uid]
+    archived.receive(archived.sent[uid], cc="BR")
+    done = archived.call("verify")
+    assert f"spool_archived {uid}: " in done.stdout
+    assert "4 objects and 6 measurements compared" in done.stdout
+
+
+def archive_twice(host) -> None:
+    """Archive what is in the spool, then again as a release did that did not ask for rows."""
+    host.receive_many(3)
+    assert host.call().returncode == 0
+    with psycopg.connect(host.dsn) as connection:
+        connection.execute("CREATE TEMPORARY TABLE former AS SELECT * FROM jsonl")
+        connection.execute("DELETE FROM jsonl")
+        connection.commit()
+        host.receive_many(3)
+        assert host.call().returncode == 0
+        connection.execute("DELETE FROM jsonl USING former WHERE jsonl.measurement_uid = former.measurement_uid")
+        connection.execute("INSERT INTO jsonl SELECT * FROM former")
+
+
+def test_a_batch_that_was_archived_twice_is_found_and_its_second_copy_deleted(host) -> None:
+    archive_twice(host)
+    assert len(host.object_keys()) == 4
+    result = verify(host)
+    assert result["found"] == {"archived_twice": 3}
+    assert {one["subject"] for one in result["differences"]} == set(host.sent)
+    assert verify(host, "--repair")["left"] == 0
+    assert [key[len(PREFIX) :] for key in host.object_keys()] == [".0.jsonl.gz", ".0.tar.gz"]
+    assert [row["counter"] for row in host.rows("SELECT * FROM upload_manifest")] == [0]
+    assert verify(host, "--deep")["found"] == {}
+    host.assert_readable()
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_a_second_copy_in_the_manifest_stays_when_the_first_is_damaged(host, damage: str) -> None:
+    archive_twice(host)
+    path = host.objects / f"{PREFIX}.0.jsonl.gz"
+    whole = path.read_bytes()
+    if damage == "changed":
+        path.write_bytes(whole[:30] + bytes([whole[30] ^ 1]) + whole[31:])
+    elif damage == "cut":
+        path.write_bytes(whole[:-9])
+    else:
+        path.unlink()
+        (host.objects / f"{PREFIX}.0.tar.gz").unlink()
+    verify(host, "--repair")
+    second = [f"{PREFIX}.1.jsonl.gz", f"{PREFIX}.1.tar.gz"]
+    if damage == "cut":  # it is made anew from its postcan first, and then the second copy is one
+        assert path.read_bytes() == whole
+    else:
+        assert [key for key in host.object_keys() if key in second] == second
+
+
+def test_a_second_copy_among_others_is_found_and_left(host) -> None:
+    first, _ = host.receive_many(2)
+    assert host.call().returncode == 0
+    execute(host, "DELETE FROM jsonl WHERE measurement_uid = %s", first)
+    host.receive_many(1)
+    assert host.call().returncode == 0
+    assert verify(host)["found"] == {"archived_twice": 1}
+    result = verify(host, "--repair")
+    assert (result["found"], result["left"]) == ({"archived_twice": 1}, 1)
+    host.assert_readable()
 
 
 def test_it_works_where_nothing_is(host) -> None:

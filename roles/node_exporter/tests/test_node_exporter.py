@@ -42,6 +42,11 @@ def test_states_of_units_are_exported(page: str) -> None:
     )
 
 
+def test_state_of_the_clock_is_exported(page: str) -> None:
+    assert re.search(r"^node_timex_sync_status [01]$", page, re.MULTILINE)
+    assert re.search(r"^node_timex_offset_seconds \S+$", page, re.MULTILINE)
+
+
 def test_no_file_of_a_job_is_unreadable(page: str) -> None:
     assert "\nnode_textfile_scrape_error 0\n" in page
 

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +23,10 @@ from typing import Self
 
 import psycopg
 
-from core import schema
+from core import schema, spool_places
 from core.objectstore import ObjectStore, open_store
-from core.spool import Spool
+from core.spool import STATES, Spool
+from core.spool_files import SUFFIX
 from devstack.faultproxy import FaultProxy
 from devstack.ports import HOST, free_ports
 from devstack.postgres import PostgresCluster, PostgresError
@@ -111,12 +113,18 @@ class Stack:
     """One host: API, fastpath, uploader, PostgreSQL, S3."""
 
     def __init__(
-        self, *, spool: Path | None = None, preload: dict[str, str] | None = None, directory_store: bool = False
+        self,
+        *,
+        spool: Path | None = None,
+        preload: dict[str, str] | None = None,
+        directory_store: bool = False,
+        overflow_after: int | None = None,
     ) -> None:
         """Make directories.
 
         `spool`: elsewhere, for a small disk; `preload`: more environment of API, fastpath and uploader;
-        `directory_store`: objects go to a directory and not to the S3 server.
+        `directory_store`: objects go to a directory and not to the S3 server; `overflow_after`: files in a directory of
+        the spool from which on there are overflow folders, for all programs.
         """
         # PostgreSQL runs as a user that has to reach its directory; pytest's are closed.
         self.root = Path(tempfile.mkdtemp(prefix="crash-", dir="/var/tmp"))
@@ -141,6 +149,8 @@ class Stack:
         self.archiver = threading.Event()
         self.uploads = 0
         self._preload = preload or {}
+        if overflow_after is not None:
+            self._preload = self._preload | {spool_places.VARIABLE: str(overflow_after)}
         self._directory_store = directory_store
         self._closing = threading.Event()
         self._postgres_wanted = threading.Event()
@@ -309,6 +319,22 @@ class Stack:
             yield
         finally:
             self._postgres_wanted.set()
+
+    # Where it is.
+
+    def places(self) -> Counter[str]:
+        """How many measurements lie in directories of the spool ("flat") and in overflow folders ("overflow")."""
+        found: Counter[str] = Counter()
+        for state in STATES:
+            for place, _, names in os.walk(self.spool_root / state):
+                where = "overflow" if Path(place).name.isdigit() else "flat"
+                found[where] += sum(name.endswith(SUFFIX) for name in names)
+        return found
+
+    def is_mixed(self) -> bool:
+        """Whether there are measurements in both places."""
+        found = self.places()
+        return found["flat"] > 0 and found["overflow"] > 0
 
     # Where it ends.
 

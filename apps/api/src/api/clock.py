@@ -21,9 +21,16 @@ TURNS = 4
 SET_BACK_S = 60
 """A clock that is behind by less is slewed or read out of order: times go on increasing until it has caught up."""
 
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC)
+"""The uid of a measurement begins with its year, and that with a 2 (see `core.ids`)."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _STEP = SLOTS * TURNS
+
+
+class ClockWrong(Exception):
+    """The host's clock shows a time that no uid can have, such as 1970."""
 
 
 class ReceiptClock:
@@ -37,9 +44,16 @@ class ReceiptClock:
         self._lock = threading.Lock()
 
     def next(self) -> datetime:
-        """Return the current time, moved on by microseconds so that it is new and in the slot."""
+        """Return the current time, moved on by microseconds so that it is new and in the slot.
+
+        Raises:
+            ClockWrong: the host's clock is before EARLIEST or after LATEST.
+        """
         with self._lock:
-            now = (self._now() - _EPOCH) // _MICROSECOND
+            shown = self._now()
+            if not EARLIEST <= shown < LATEST:
+                raise ClockWrong(f"The host's clock shows {shown:%Y-%m-%d}.")
+            now = (shown - _EPOCH) // _MICROSECOND
             if self._last - now > SET_BACK_S * 1_000_000:
                 self._residue = (self._residue + SLOTS) % _STEP
                 self._last = 0

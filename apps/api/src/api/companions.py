@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
 from api.metrics import COMPANION_RESTARTS
+from core.metrics import MULTIPROC_VARIABLE, forget
 
 PAUSE_MIN_S = 1.0
 PAUSE_MAX_S = 60.0
@@ -78,6 +80,8 @@ class Companions:
     def _ended(self, companion: _Companion) -> None:
         # How it ended is not known here: gunicorn waits for every child of the master, and says it at level DEBUG.
         now = self._now()
+        if companion.process is not None:
+            _remove_metrics(companion.process.pid)
         if now - companion.started_at >= STEADY_S:
             companion.pause_s = PAUSE_MIN_S
             companion.due_at = now
@@ -104,3 +108,19 @@ class Companions:
             log.error("process beside the workers cannot be started", process=companion.name, error=str(error))
             companion.due_at = companion.started_at + companion.pause_s
             companion.pause_s = min(2 * companion.pause_s, PAUSE_MAX_S)
+
+
+def _remove_metrics(pid: int) -> None:
+    """Drop all that a dead process counted, which no worker counts: its counters begin at 0 again, as for any restart.
+
+    One that ends again and again would otherwise leave its files to every scrape until the API itself ends.
+    """
+    directory = os.environ.get(MULTIPROC_VARIABLE)
+    if not directory:
+        return
+    try:
+        forget(pid)
+        for path in Path(directory).glob(f"*_{pid}.db"):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("metrics of a process that ended stay", error=str(error))

@@ -2,7 +2,8 @@
 
 A probe that did not hear the answer sends the same body to the same report once more. This is a memory of one host, for
 today and yesterday (UTC), shared by its processes: from a key, the hash of report id and body, to the time of receipt.
-Time and body together give the uid again.
+Time and body together give the uid again. A clock that is wrong for a while costs nothing: days to come that have
+tables are looked at too, and tables are kept longer than they are of use.
 
 Below `<spool>/received`, each day has tables `<YYYYMMDD>.<n>`: 4096 pages of 170 records, the page chosen by the key; a
 full page goes on in the next table. Nothing here is synchronised to disk, so it costs a submission some microseconds. A
@@ -31,9 +32,13 @@ PAGES = 4096
 MAX_TABLES = 64
 """Tables of one day, hence at most 1 GiB and some 35 million measurements; what comes after is not remembered."""
 
+KEPT = timedelta(hours=60)
+"""A table is deleted when nothing was written to it for so long: not while the clock is two days ahead for a moment."""
+
 _RECORD = struct.Struct("<16sQ")  # key, then microseconds since 1970 times two, plus one when acknowledged
 _RECORDS = PAGE_BYTES // _RECORD.size
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEARS = range(2000, 3000)  # of times that a uid may have
 _MICROSECOND = timedelta(microseconds=1)
 _LOCK = struct.Struct("hhqqi0q")  # struct flock of 64-bit Linux
 _PAGE_LOCKS = 1 << 61  # page locks lie behind all locks of keys
@@ -44,10 +49,16 @@ log = structlog.get_logger(__name__)
 
 def received_key(scope: str, body: bytes) -> bytes:
     """Return the key of a body within a scope, such as the report id it is sent to."""
-    digest = hashlib.blake2b(digest_size=KEY_BYTES)
-    digest.update(scope.encode("utf-8", "surrogatepass") + b"\0")
+    digest = received_hash(scope)
     digest.update(body)
     return digest.digest()
+
+
+def received_hash(scope: str) -> "hashlib.blake2b":
+    """Return a hash whose digest is the key of the body that it is updated with, for bodies that come in pieces."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    digest.update(scope.encode("utf-8", "surrogatepass") + b"\0")
+    return digest
 
 
 @dataclass(slots=True)
@@ -82,9 +93,9 @@ class Received:
         """Use the tables in `directory`, made at the first use; `now` tells which days count."""
         self._directory = directory
         self._now = now
-        self._pruned_for = ""
+        self._pruned_for = date.min
         self._lock_path = str(directory / "lock")
-        self._today: tuple[date, str, str] = (date.min, "", "")
+        self._days: tuple[date, int, list[str]] = (date.min, 0, [])  # today, change of the directory, days to look at
 
     @contextmanager
     def hold(self, key: bytes) -> Iterator[Entry]:
@@ -133,29 +144,37 @@ class Received:
         finally:
             os.close(lock)
 
-    def _days(self) -> tuple[str, str]:
+    def _days_to_look_at(self) -> list[str]:
+        """Return today, yesterday, and the days to come that have tables, since the clock was ahead for a while.
+
+        The directory is listed when it changed, which is when a table is made, or the day did.
+        """
         today = self._now().date()
-        if today != self._today[0]:
-            self._today = (today, f"{today:%Y%m%d}", f"{today - timedelta(days=1):%Y%m%d}")
-        return self._today[1:]
+        changed_ns = self._directory.stat().st_mtime_ns
+        if self._days[:2] != (today, changed_ns):
+            days = [f"{today:%Y%m%d}", f"{today - timedelta(days=1):%Y%m%d}"]
+            named = {name[:8] for name in os.listdir(self._directory) if name[:8].isdigit()}
+            self._days = (today, changed_ns, days + sorted(day for day in named if day > days[0]))
+        return self._days[2]
 
     def _table(self, day: str, number: int) -> str:
         return f"{self._directory}/{day}.{number}"
 
     def _prepare(self) -> None:
-        """Make the directory, and once a day forget the tables of the days before yesterday."""
-        today, yesterday = self._days()
-        if self._pruned_for == today:
+        """Make the directory, and once a day forget the tables that were not written to for KEPT."""
+        now = self._now()
+        if self._pruned_for == now.date():
             return
         self._directory.mkdir(0o770, parents=True, exist_ok=True)
         for path in self._directory.glob("2*.*"):
-            if path.name[:8] < yesterday:
-                path.unlink(missing_ok=True)
-        self._pruned_for = today
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                if now.timestamp() - path.stat().st_mtime > KEPT.total_seconds():
+                    path.unlink()
+        self._pruned_for = now.date()
 
     def _find(self, key: bytes) -> Entry:
         with _harmless():
-            for day in self._days():
+            for day in self._days_to_look_at():
                 for number in range(MAX_TABLES):
                     path = self._table(day, number)
                     page = _read_page(path, _page_of(key))
@@ -289,4 +308,4 @@ def _unpack(page: bytes, slot: int) -> tuple[datetime | None, bool]:
         received_at = _EPOCH + timedelta(microseconds=value // 2)
     except OverflowError:
         return None, False
-    return (received_at, bool(value % 2)) if value > 1 else (None, False)
+    return (received_at, bool(value % 2)) if received_at.year in _YEARS else (None, False)

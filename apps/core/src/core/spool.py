@@ -35,7 +35,7 @@ from core.spool_files import (
     parse,
     write_durably,
 )
-from core.spool_places import OVERFLOW_AFTER, Places
+from core.spool_places import Places, default_limit
 from core.spool_quarantine import MAX_BYTES, MAX_FILES, MAX_REASON, REASON_SUFFIX, Capacity, Quarantined
 
 __all__ = [
@@ -92,22 +92,23 @@ class Spool:
         min_free_bytes: int = 256 * 1024 * 1024,
         quarantine_max_files: int = MAX_FILES,
         quarantine_max_bytes: int = MAX_BYTES,
-        overflow_after: int = OVERFLOW_AFTER,
+        overflow_after: int | None = None,
     ) -> None:
         """Open the spool at `root`, creating it.
 
         `put` refuses while the disk has less than `min_free_bytes` free. A directory with about `overflow_after` files
-        gets overflow folders.
+        (default: `core.spool_places.default_limit`) gets overflow folders.
         """
         self.root = Path(root)
         self._min_free_bytes = min_free_bytes
         self._quarantine = Capacity(self.root / QUARANTINE, quarantine_max_files, quarantine_max_bytes)
-        self._places = Places(self.root, overflow_after)
+        self._places = Places(self.root, default_limit() if overflow_after is None else overflow_after)
         self._sync = GroupSync()
         # Random, since numbers of processes come again and what a killed one left behind may still be there.
         self._serial = itertools.count(secrets.randbits(48))
         self._counts = spool_scan.DirectoryCounts()
         self._on_disk: tuple[str, set[Path]] = ("", set())
+        self._ahead = ("", 0.0)  # oldest measurement, when all are from the future, and since when (monotonic)
         for state in STATES:
             self._make_directory(self.root / state)
 
@@ -321,6 +322,7 @@ class Spool:
         """Return the age in seconds of the oldest measurement that waits to be scored, 0 when none waits.
 
         Looks at no more than some 20,000 names of the oldest hour; beyond that, it may be wrong by part of an hour.
+        When only measurements from the future wait (the clock was ahead), the time since this object saw the oldest.
         """
         oldest, left = "", _LOOKED_AT_FOR_OLDEST
         for name in spool_scan.directories(self.root / INCOMING):
@@ -329,7 +331,15 @@ class Spool:
             for uid in itertools.islice(spool_scan.uids(self.root / INCOMING / name), left):
                 oldest = min(oldest or uid, uid)
                 left -= 1
-        return max(0.0, _age_s(oldest, datetime.now(UTC))) if oldest else 0.0
+        if not oldest:
+            return 0.0
+        age_s = _age_s(oldest, datetime.now(UTC))
+        if age_s >= 0:
+            return age_s
+        # The clock was ahead when it came, and the times of its file are no better.
+        if self._ahead[0] != oldest:
+            self._ahead = (oldest, time.monotonic())
+        return time.monotonic() - self._ahead[1]
 
     def _temporary(self, final: Path) -> Path:
         return final.with_name(f"{final.name}.{os.getpid()}-{next(self._serial)}{TEMPORARY_SUFFIX}")

@@ -1,9 +1,10 @@
-"""`ooni-spool`: look at the disk queue, and bring back what was set aside.
+"""`ooni-spool`: look at the disk queue, bring back what was set aside, undo overflow folders.
 
 ooni-spool counts
 ooni-spool list
 ooni-spool release 20240101000102.123456_IT_ndt_0123456789abcdef
 ooni-spool release --all --reason internal_error
+ooni-spool flatten
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from core.ids import IdentifierError
 from core.spool import INCOMING, SCORED, STATES, Quarantined, Spool
+from core.spool_flatten import flatten
 
 DEFAULT_ROOT = "/var/lib/ooniapi/measurements"
 VARIABLE = "OONI_SPOOL"
@@ -23,7 +25,7 @@ EXIT_USAGE = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 done, 1 something was not there, 2 wrong use or no spool."""
+    """Run the command and return its exit status: 0 done, 1 not all of it could be, 2 wrong use or no spool."""
     options = _parser().parse_args(arguments)
     root = Path(options.root)
     # Opening a spool makes it; a wrong path must not.
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _counts(spool)
         if options.command == "list":
             return _list(spool, options.reason)
-        return _release(spool, options)
+        return _flatten(root) if options.command == "flatten" else _release(spool, options)
     except PermissionError as error:
         print(f"ooni-spool: {error}. Run it as one of the spool's users or as root.", file=sys.stderr)
         return EXIT_USAGE
@@ -54,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     release = commands.add_parser("release", help="move measurements from quarantine back to where they are scored")
     release.add_argument("uids", nargs="*", metavar="UID")
     release.add_argument("--all", action="store_true", help="all that are in quarantine")
+    commands.add_parser(
+        "flatten",
+        help="move everything out of overflow folders, for a release that does not know them; stop the services before",
+        description="Move everything out of overflow folders (<state>/<directory>/<MMS>/), which a release before them "
+        "does not see. Stop API, fastpath and uploader before, or they may make folders again; nothing is lost if they "
+        "run. Interrupted, it is simply run again. Exit status 1: something lies in overflow folders again.",
+    )
     for each in (listing, release):
         each.add_argument("--reason", default="", help="only those whose reason contains this text")
     return parser
@@ -91,6 +100,14 @@ def _release(spool: Spool, options: argparse.Namespace) -> int:
         released += done
     print(f"released {released}")
     return 0 if released == len(uids) else EXIT_NOT_ALL
+
+
+def _flatten(root: Path) -> int:
+    done = flatten(root, STATES)
+    print(f"moved {done.moved}")
+    for folder in done.left:
+        print(f"ooni-spool: {folder} was filled again. Stop the services that use the spool.", file=sys.stderr)
+    return EXIT_NOT_ALL if done.left else 0
 
 
 def _matching(spool: Spool, reason: str) -> Iterator[Quarantined]:

@@ -6,6 +6,9 @@
 `MMS` is the minute and the tens of seconds of the time of receipt, which the uid says. Hence a reader looks in two
 places and lists nothing; folders in the order of their names are in the order of time; and no folder grows beyond what
 a host takes in ten seconds.
+
+As tests choose with the environment variable OONI_CRASH_AT where a process dies, OONI_SPOOL_OVERFLOW_AFTER gives it
+another limit, so that whole programs run with folders that an ordinary day does not make.
 """
 
 import itertools
@@ -20,9 +23,21 @@ from core.spool_files import SUFFIX
 OVERFLOW_AFTER = 20_000
 """Files in a directory, about, from which on further ones go to its overflow folders."""
 
+VARIABLE = "OONI_SPOOL_OVERFLOW_AFTER"
+"""For tests alone: another number of files, for all spools of a process that are opened without one."""
+
 _MOST_KNOWN = 4096
 _SHARE_UNCOUNTED = 20
 _SHARE_OF_ROOM = 8
+
+
+def default_limit() -> int:
+    """Return OVERFLOW_AFTER, or what a test has put into VARIABLE.
+
+    Raises:
+        ValueError: that is no number.
+    """
+    return int(os.environ.get(VARIABLE) or OVERFLOW_AFTER)
 
 
 def overflow_folder(uid: str) -> str:

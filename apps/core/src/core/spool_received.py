@@ -17,10 +17,11 @@ def received_in(spool: Spool, *, everything: bool) -> Iterator[tuple[bytes, date
     """Yield key and time of receipt of what came today and yesterday, or else just before the newest of it."""
     since = f"{datetime.now(UTC) - timedelta(days=1):%Y%m%d}"
     if not everything:
-        newest = max(_names(spool, since), default="")
-        if not newest:
-            return
-        since = f"{parse_measurement_uid(newest).received_at - UNWRITTEN:%Y%m%d%H%M%S}"
+        now = f"{datetime.now(UTC):%Y%m%d%H%M%S.%f}"
+        # What is from the future, since the clock was ahead, says nothing about when the machine stopped.
+        newest = max((uid for uid in _names(spool, since) if uid <= now), default="")
+        stopped = parse_measurement_uid(newest).received_at if newest else datetime.now(UTC)
+        since = f"{stopped - UNWRITTEN:%Y%m%d%H%M%S}"
     for uid in _names(spool, since):
         if uid < since:
             continue

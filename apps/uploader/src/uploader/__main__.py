@@ -26,7 +26,7 @@ from uploader.plan import AnotherRun, PackingDirectory
 from uploader.queries import Manifest
 from uploader.repair import Repair
 from uploader.run import Outage, Summary, Uploader
-from uploader.takedown import Takedown, TakedownError
+from uploader.takedown import SETTLE_S, Takedown, TakedownError
 from uploader.verify import KINDS, Difference, Verifier
 
 EXIT_FAILED = 1
@@ -92,6 +92,8 @@ def _archive(settings: UploaderSettings, *, include_current: bool) -> int:
 
 
 def _verify(settings: UploaderSettings, options: argparse.Namespace) -> int:
+    if options.dsn:
+        settings = msgspec.structs.replace(settings, db_uri=options.dsn)
     until = options.until or datetime.now(UTC).date()
     since = options.since or until - timedelta(days=options.days - 1)
     failed_peers: list[str] = []
@@ -113,7 +115,7 @@ def _verify(settings: UploaderSettings, options: argparse.Namespace) -> int:
                     deep=options.deep,
                     settle_s=options.settle_s,
                 )
-                result = verifier.run(since, until)
+                result = verifier.run(since, until, all_recent=options.since is None)
                 textfile = _textfile(settings)
                 if textfile:
                     VerifyMetrics().write(textfile, result)
@@ -144,7 +146,7 @@ def _takedown(settings: UploaderSettings, options: argparse.Namespace) -> int:
     spool, store, packing = Spool(settings.spool_root), _store(settings), PackingDirectory(settings.spool_root)
     try:
         with _catalog(owner) as catalog:
-            takedown = Takedown(spool, store, catalog, read_back=settings.read_back)
+            takedown = Takedown(spool, store, catalog, read_back=settings.read_back, settle_s=options.settle_s)
             found = takedown.find(report_id=options.report_id, uid=options.measurement_uid)
             if not options.go:
                 print(found)
@@ -233,7 +235,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     verify.add_argument("--since", type=date.fromisoformat, metavar="DAY", help="first day, as 2024-01-31")
     verify.add_argument("--until", type=date.fromisoformat, metavar="DAY", help="last day (default: today, UTC)")
-    verify.add_argument("--days", type=int, default=VERIFY_DAYS, help="number of days without --since (default: 7)")
+    verify.add_argument(
+        "--days",
+        type=int,
+        default=VERIFY_DAYS,
+        help="number of days without --since (default: 7); hours that were archived in these days, or wait in the "
+        "spool, are then compared whatever their date",
+    )
     verify.add_argument("--deep", action="store_true", help="read all objects; compare checksums, lines and positions")
     verify.add_argument("--repair", action="store_true", help="repair what can be repaired without losing anything")
     verify.add_argument("--json", action="store_true", help="print one JSON object per difference, then the summary")
@@ -243,6 +251,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=3600.0,
         metavar="S",
         help="age in seconds from which an object has to be in the manifest (default: 3600)",
+    )
+
+    verify.add_argument(
+        "--dsn", help="database (default: db_uri); takedown_undone can be repaired by the owner of the database alone"
     )
 
     takedown = commands.add_parser(
@@ -258,6 +270,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     takedown.add_argument(
         "--dsn",
         help="database, as its owner (default: OONI_DSN, else /etc/ooni/database.toml, else db_uri)",
+    )
+    takedown.add_argument(
+        "--settle-s",
+        type=float,
+        default=SETTLE_S,
+        metavar="S",
+        help="seconds until the fastpath has written what it was scoring; waited for only where the spool had "
+        "something unscored, or a takedown is resumed (default: %(default)g)",
     )
     takedown.add_argument("--go", action="store_true", help="do it")
     return parser.parse_args(arguments)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from types import TracebackType
 from typing import LiteralString, Self
 
@@ -12,7 +13,7 @@ from core import db
 from core.ids import IdentifierError, parse_measurement_uid
 from uploader.pack import Archive, Row
 from uploader.plan import AnotherRun, BatchName
-from uploader.queries import copy_rows, try_lock
+from uploader.queries import PLACE, Place, copy_rows, places, try_lock
 
 FETCHED_AT_ONCE = 2000
 
@@ -52,20 +53,6 @@ class ObjectRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a measurement lies in the store."""
-
-    measurement_uid: str
-    s3path: str
-    linenum: int
-    member_offset: int | None
-    member_length: int | None
-    raw_s3path: str | None
-    raw_offset: int | None
-    raw_length: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Takedown:
     """A line of the audit."""
 
@@ -78,10 +65,6 @@ class Takedown:
 _LINE: LiteralString = (
     "SELECT jsonl_s3path, postcan_s3path, measurements, jsonl_bytes, jsonl_sha256, postcan_bytes, postcan_sha256"
     " FROM upload_manifest "
-)
-_PLACE: LiteralString = (
-    "SELECT measurement_uid, s3path, linenum, member_offset, member_length, raw_s3path, raw_offset, raw_length"
-    " FROM jsonl "
 )
 
 
@@ -133,6 +116,18 @@ class Catalog:
             )
             return cursor.fetchall()
 
+    def hours_committed(self, since: date, until: date) -> set[str]:
+        """Return the hours, in ten digits, of the batches that were committed from one day to another, in UTC.
+
+        Reads the whole manifest: a line per batch.
+        """
+        found = self._connection.execute(
+            "SELECT DISTINCT left(directory, 10) FROM upload_manifest WHERE committed_at >= (%s::date)::timestamp"
+            " AT TIME ZONE 'UTC' AND committed_at < (%s::date + 1)::timestamp AT TIME ZONE 'UTC'",
+            [since, until],
+        )
+        return {hour for (hour,) in found}
+
     def line(self, jsonl_key: str) -> Line | None:
         """Return the manifest's line of an object."""
         with self._connection.cursor(row_factory=class_row(Line)) as cursor:
@@ -156,12 +151,11 @@ class Catalog:
             self._connection.cursor("places", row_factory=class_row(Place)) as cursor,
         ):
             cursor.itersize = FETCHED_AT_ONCE
-            yield from cursor.execute(_PLACE + "WHERE s3path = %s ORDER BY linenum, measurement_uid", [s3path])
+            yield from cursor.execute(PLACE + "WHERE s3path = %s ORDER BY linenum, measurement_uid", [s3path])
 
     def places(self, uids: Sequence[str]) -> list[Place]:
         """Return the rows of measurements."""
-        with self._connection.cursor(row_factory=class_row(Place)) as cursor:
-            return cursor.execute(_PLACE + "WHERE measurement_uid = ANY(%s)", [list(uids)]).fetchall()
+        return places(self._connection, uids)
 
     def without_place(self, hour: str) -> Iterator[list[str]]:
         """Yield, in portions, the measurements of an hour that were scored and have no row in jsonl."""
@@ -229,6 +223,16 @@ class Catalog:
             "DELETE FROM jsonl WHERE measurement_uid = ANY(%s) AND s3path = %s", [list(uids), s3path]
         ).rowcount
 
+    def forget(self, line: Line) -> bool:
+        """Delete the manifest's line of a batch that no row points into; return whether that is so."""
+        return bool(
+            self._connection.execute(
+                "DELETE FROM upload_manifest m WHERE m.jsonl_s3path = %s"
+                " AND NOT EXISTS (SELECT FROM jsonl j WHERE j.s3path = m.jsonl_s3path)",
+                [line.jsonl_s3path],
+            ).rowcount
+        )
+
     # Takedowns.
 
     def begin_takedown(self, report_id: str, uids: Sequence[str], reason: str, host: str) -> Takedown:
@@ -268,6 +272,15 @@ class Catalog:
             return cursor.execute(
                 "SELECT takedown_id, report_id, measurement_uids, reason FROM takedown_audit"
                 " WHERE finished_at IS NULL ORDER BY takedown_id"
+            ).fetchall()
+
+    def finished_takedowns(self, since: date) -> list[Takedown]:
+        """Return those that were finished on that day, in UTC, or later."""
+        with self._connection.cursor(row_factory=class_row(Takedown)) as cursor:
+            return cursor.execute(
+                "SELECT takedown_id, report_id, measurement_uids, reason FROM takedown_audit"
+                " WHERE finished_at >= (%s::date)::timestamp AT TIME ZONE 'UTC' ORDER BY takedown_id",
+                [since],
             ).fetchall()
 
     def finish_takedown(self, takedown_id: int) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from uploader.verify import KINDS, Result
 
-STEPS = ("plan", "pack", "put", "commit", "remove")
+STEPS = ("compare", "plan", "pack", "put", "commit", "remove")
 
 
 class Metrics:
@@ -25,6 +25,9 @@ class Metrics:
         self.postcans = self._counter("uploader_postcans", "Batches archived: one postcan and one jsonl object each.")
         self.bytes = self._counter("uploader_bytes", "Bytes of archives uploaded.")
         self.quarantined = self._counter("uploader_quarantined", "Damaged or oversize spool files set aside.")
+        self.returned = self._counter(
+            "uploader_returned", "Spool files that came back after they were archived, deleted again."
+        )
         self.undecodable = self._counter("uploader_undecodable", "Bodies archived without a document.")
         self.failures = Counter(
             "uploader_failures",
@@ -60,7 +63,14 @@ class Metrics:
         values = {
             (sample.name, sample.labels.get("step")): sample.value for family in families for sample in family.samples
         }
-        for counter in (self.measurements, self.postcans, self.bytes, self.quarantined, self.undecodable):
+        for counter in (
+            self.measurements,
+            self.postcans,
+            self.bytes,
+            self.quarantined,
+            self.returned,
+            self.undecodable,
+        ):
             [family] = counter.describe()
             counter.inc(max(0.0, values.get((f"{family.name}_total", None), 0.0)))
         for step in STEPS:

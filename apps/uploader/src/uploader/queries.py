@@ -5,12 +5,13 @@ commits proves that the lock was held.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import LiteralString, Self
 
 from psycopg import Connection, Cursor
 from psycopg.copy import LibpqWriter
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, class_row
 
 from core import db
 from core.db import DatabaseUnavailable
@@ -20,6 +21,27 @@ from uploader.plan import AnotherRun, Plan, series_of
 
 class ManifestConflict(Exception):
     """The manifest says that other measurements were uploaded under the name of this batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a measurement lies in the store."""
+
+    measurement_uid: str
+    s3path: str
+    linenum: int
+    member_offset: int | None
+    member_length: int | None
+    raw_s3path: str | None
+    raw_offset: int | None
+    raw_length: int | None
+
+
+PLACE: LiteralString = (
+    "SELECT measurement_uid, s3path, linenum, member_offset, member_length, raw_s3path, raw_offset, raw_length"
+    " FROM jsonl "
+)
+"""The beginning of a statement that gives places."""
 
 
 class Manifest:
@@ -97,6 +119,19 @@ class Manifest:
         )
         return {uid for (uid,) in found}
 
+    def places(self, uids: Sequence[str]) -> list[Place]:
+        """Return the rows of those of the measurements that have one."""
+        return places(self._connect(), uids)
+
+    def taken_down(self, uids: Sequence[str]) -> set[str]:
+        """Return those of the measurements that a takedown, finished or not, lists."""
+        found = self._connect().execute(
+            "SELECT uid FROM takedown_audit, unnest(measurement_uids) uid"
+            " WHERE measurement_uids && %(uids)s::text[] AND uid = ANY(%(uids)s)",
+            {"uids": list(uids)},
+        )
+        return {uid for (uid,) in found}
+
     def commit(self, plan: Plan, batch: Batch, rows: Iterable[Row]) -> None:
         """Record an uploaded batch: its rows and its line in the manifest, in one transaction. Safe to repeat.
 
@@ -139,6 +174,12 @@ class Manifest:
                 f"The manifest has other content under {plan.jsonl_key}. Give each host a collector_id of its own; "
                 "the measurements of this batch stay in the spool and get another number."
             )
+
+
+def places(connection: Connection[TupleRow], uids: Sequence[str]) -> list[Place]:
+    """Return the rows of those of the measurements that have one."""
+    with connection.cursor(row_factory=class_row(Place)) as cursor:
+        return cursor.execute(PLACE + "WHERE measurement_uid = ANY(%s)", [list(uids)]).fetchall()
 
 
 def try_lock(connection: Connection[TupleRow], collector_id: str) -> bool:

@@ -6,22 +6,28 @@
   of its bodies was read from another object and is the same there.
 - Rows are written from what the objects hold.
 - A row that points nowhere is deleted when the spool has the body, which is then archived again.
+- A batch in the manifest is deleted when each of its bodies was read from another object and is the same there.
+- What was taken down and came back is removed again; for that, too, no copy is spared.
 - A spool file is deleted when the body that its row points to was read from the store and is the same.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import psycopg
 import structlog
 
-from core.archive import ArchiveError, read_body, read_line
-from core.envelope import DocumentError, inner_document
+from core.archive import ArchiveError
+from core.envelope import DocumentError
 from core.objectstore import ObjectNotFound, ObjectStore, StoreError
 from core.spool import SCORED, Spool, TornFile
-from uploader.catalog import Catalog, Line, Place
+from uploader.catalog import Catalog, Line
 from uploader.objects import archive_of, fetch, put_checked, rebuild_jsonl, slots
 from uploader.pack import Row, Targets, pack
 from uploader.plan import JSONL, POSTCAN, BatchName, PackingDirectory, parse_key
+from uploader.queries import Place
+from uploader.returned import has_body
+from uploader.takedown import Takedown, TakedownError
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +41,7 @@ class Repair:
         self._store = store
         self._catalog = catalog
         self._packing = PackingDirectory(spool.root)
+        self._takedown = Takedown(spool, store, catalog)
 
     def restore(self, line: Line, key: str) -> bool:
         """Put an object of the manifest again; return whether that could be done."""
@@ -76,7 +83,7 @@ class Repair:
                 else:
                     lines = rebuild_jsonl(postcan, jsonl)
                 rows = [slot.row for slot in slots(jsonl, postcan)]
-                if self._is_spare(name, rows, jsonl, postcan):
+                if self._is_spare(name.key(JSONL), rows, jsonl, postcan):
                     for suffix in suffixes:
                         self._store.delete(name.key(suffix))
                     return True, "It was not in the manifest, and all that it held lies in other objects, too."
@@ -88,12 +95,32 @@ class Repair:
         log.warning("batch entered into the manifest", key=name.key(JSONL), measurements=len(rows))
         return True, "It was not in the manifest."
 
-    def _is_spare(self, name: BatchName, rows: Sequence[Row], jsonl: Path, postcan: Path) -> bool:
+    def drop_spare(self, line: Line) -> bool:
+        """Delete a batch of the manifest when all that it holds lies in other objects, too; return whether it did."""
+        self._lock(line.jsonl_s3path)
+        with self._packing.scratch("spare") as directory:
+            jsonl, postcan = directory / "jsonl", directory / "postcan"
+            try:
+                fetch(self._store, line.jsonl_s3path, jsonl)
+                fetch(self._store, line.postcan_s3path, postcan)
+                rows = [slot.row for slot in slots(jsonl, postcan)]
+                if not self._is_spare(line.jsonl_s3path, rows, jsonl, postcan) or not self._catalog.forget(line):
+                    return False
+            except (ArchiveError, DocumentError, StoreError) as error:
+                log.warning("second copy kept, it cannot be compared", key=line.jsonl_s3path, reason=str(error))
+                return False
+        # Killed here, the objects have no line, and the next repair deletes them after the same comparison.
+        for key in (line.jsonl_s3path, line.postcan_s3path):
+            self._store.delete(key)
+        log.warning("second copy of a batch deleted", key=line.jsonl_s3path, measurements=len(rows))
+        return True
+
+    def _is_spare(self, key: str, rows: Sequence[Row], jsonl: Path, postcan: Path) -> bool:
         """Whether every body of a batch was read from another object just now, and is the same."""
         known = {place.measurement_uid: place for place in self._catalog.places([row.measurement_uid for row in rows])}
-        if len(known) < len(rows) or any(place.s3path == name.key(JSONL) for place in known.values()):
+        if len(known) < len(rows) or any(place.s3path == key for place in known.values()):
             return False
-        return all(self._store_has(known[slot.row.measurement_uid], slot.body) for slot in slots(jsonl, postcan))
+        return all(has_body(self._store, known[slot.row.measurement_uid], slot.body) for slot in slots(jsonl, postcan))
 
     def rows(self, line: Line, rows: Sequence[Row]) -> bool:
         """Write rows of an object as they should be; return whether all are right now."""
@@ -114,7 +141,7 @@ class Repair:
             record = self._spool.read(uid)
             if record is None:
                 return True
-            if not self._store_has(place, record.body):
+            if not has_body(self._store, place, record.body):
                 return False
         except (TornFile, ArchiveError, DocumentError, StoreError) as error:
             log.warning("spool file kept, its archived body cannot be compared", uid=uid, reason=str(error))
@@ -122,14 +149,14 @@ class Repair:
         self._spool.remove_scored([uid])
         return True
 
-    def _store_has(self, place: Place, body: bytes) -> bool:
-        if place.raw_s3path and place.raw_offset is not None and place.raw_length is not None:
-            packed = self._store.get_range(place.raw_s3path, place.raw_offset, place.raw_length)
-            return read_body(packed, place.measurement_uid) == body
-        if place.member_offset is None or place.member_length is None:
+    def take_down_again(self, uids: Sequence[str]) -> bool:
+        """Remove what came back of measurements that were taken down; return whether all of it is gone."""
+        try:
+            self._takedown.again(uids)
+        except (TakedownError, psycopg.errors.InsufficientPrivilege) as error:
+            log.warning("measurements taken down are still there", measurements=len(uids), reason=str(error).strip())
             return False
-        packed = self._store.get_range(place.s3path, place.member_offset, place.member_length)
-        return read_line(packed) == inner_document(body)
+        return True
 
     def _lock(self, key: str) -> None:
         name = parse_key(key)

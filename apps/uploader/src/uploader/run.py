@@ -1,6 +1,7 @@
 """One run of the uploader: the order of steps that never deletes anything before its successor is durable.
 
-For each batch:
+Files that came back although their measurement was archived are no part of a batch: see the module `returned`. For
+each batch:
 
 1. pack both archives beside the spool and synchronise them to disk,
 2. write the plan, which fixes the batch's name and measurements,
@@ -36,11 +37,15 @@ from uploader.objects import put_checked
 from uploader.pack import Archive, Batch, Limits, Targets, pack, read_rows
 from uploader.plan import JSONL, PLANNED_AT_ONCE, POSTCAN, ROWS, PackingDirectory, Plan
 from uploader.queries import Manifest, ManifestConflict
+from uploader.returned import sort_out
 
 log = structlog.get_logger(__name__)
 
 REMOVE_AT_ONCE = 100
 """Spool files deleted per synchronisation of their directory."""
+
+ASKED_AT_ONCE = 1000
+"""Measurements about which the database is asked in one statement before they are packed."""
 
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
@@ -62,13 +67,17 @@ class Summary:
     batches: int = 0
     uploaded_bytes: int = 0
     quarantined: int = 0
+    returned: int = 0
     failures: int = 0
     backlog: int = 0
 
     def __str__(self) -> str:
+        aside = f"{self.quarantined} set aside"
+        if self.returned:
+            aside = f"{self.returned} came back and were archived already, {aside}"
         return (
             f"{self.measurements} measurements archived in {self.batches} batches ({self.uploaded_bytes} bytes), "
-            f"{self.quarantined} set aside, {self.failures} failures, {self.backlog} measurements left in the spool."
+            f"{aside}, {self.failures} failures, {self.backlog} measurements left in the spool."
         )
 
 
@@ -147,7 +156,7 @@ class Uploader:
         last = ""
         while waiting := [uid for uid in self._spool.scored(directory, PLANNED_AT_ONCE) if uid > last]:
             last = waiting[-1]
-            self._archive(directory, waiting, limits)
+            self._archive(directory, self._fresh(waiting), limits)
 
     def _archive(self, directory: str, waiting: list[str], limits: Limits) -> None:
         while waiting:
@@ -164,6 +173,25 @@ class Uploader:
             crash_point("uploader.after_plan")
             self._upload(plan, batch)
             waiting = waiting[waiting.index(batch.uids[-1]) + 1 :]
+
+    def _fresh(self, uids: list[str]) -> list[str]:
+        """Leave out what is in the store already, deleting it here, and what was taken down."""
+        self._step = "compare"
+        fresh: list[str] = []
+        for start in range(0, len(uids), ASKED_AT_ONCE):
+            some = uids[start : start + ASKED_AT_ONCE]
+            found = self._retry(lambda some=some: sort_out(some, self._spool, self._store, self._manifest))  # type: ignore[misc]  # binds now
+            fresh += found.fresh
+            if found.copies:
+                self._spool.remove_scored(found.copies)
+                self._summary.returned += len(found.copies)
+                self._metrics.returned.inc(len(found.copies))
+                log.warning("spool files deleted, archived already", first=found.copies[0], files=len(found.copies))
+            for uid, reason in found.kept.items():
+                self._summary.failures += 1
+                self._metrics.failures.labels(self._step).inc()
+                log.error("spool file came back and stays, not archived again", uid=uid, reason=reason)
+        return fresh
 
     def _new_plan(self, directory: str) -> Plan:
         """Return an empty plan with the next number that neither the manifest nor the object store has."""
@@ -183,8 +211,9 @@ class Uploader:
         if self._retry(lambda: self._manifest.is_committed(plan)):
             self._clear(plan)
             return
+        uids = self._fresh(plan.uids)
         self._step = "pack"
-        batch = pack(self._spool, plan.uids, self._targets(plan), None, self._set_aside)
+        batch = pack(self._spool, uids, self._targets(plan), None, self._set_aside)
         if not batch.uids:
             self._packing.drop(plan)
             return

@@ -7,7 +7,7 @@ In this order, each step safe to repeat, and the whole of it by the same command
 3. the rows in fastpath with their counters, and observations,
 4. per batch: what the manifest shall say, and the rows in jsonl, in one transaction; then the jsonl object and the
    postcan are put under their old keys, with blanks in the place of the measurements (see the module `objects`),
-5. once more the rows in fastpath, for what was being scored when its spool file went,
+5. once more the rows in fastpath, `settle_s` after step 2, for what was being scored when its spool file went,
 6. the line in the audit is finished.
 
 Batches are found by looking through all postcans of the hour, country and test, so also those that no row points to.
@@ -30,14 +30,21 @@ from core.crashpoints import crash_point
 from core.ids import IdentifierError, parse_report_id, spool_directory
 from core.objectstore import ObjectNotFound, ObjectStore
 from core.spool import INCOMING, STATES, Spool
-from uploader.catalog import Catalog, Place, hour_of
+from uploader.catalog import Catalog, hour_of
 from uploader.catalog import Takedown as Audit
 from uploader.objects import archive_of, blot_entries, blot_lines, entries, fetch, put_checked
 from uploader.pack import EMPTY_LINE
 from uploader.plan import JSONL, POSTCAN, BatchName, PackingDirectory, parse_key, prefix_of
+from uploader.queries import Place
 
-SETTLE_S = 5.0
-"""How long a measurement may be on its way through the scorer after its spool file went."""
+SETTLE_S = 70.0
+"""How long in seconds a measurement may be on its way through the scorer after its spool file went.
+
+The scorer never looks for the file again, and with the settings of the fastpath it takes up to 30 s to score
+(`document_limit_s`), as long for an attempt to write that fails (`statement_timeout_s`), and a pause of 10 s after it
+(`retry_max_s`). While the database is away for longer, a takedown gets nowhere either; resumed, it waits in full. For a
+row that comes still later, `uploader verify` has the kind `takedown_undone`.
+"""
 
 _LONGEST_HEADER = 512
 
@@ -79,13 +86,22 @@ class Found:
 class Takedown:
     """Takes measurements down. For `carry_out` the caller holds the lock of the packing directory."""
 
-    def __init__(self, spool: Spool, store: ObjectStore, catalog: Catalog, *, read_back: bool = True) -> None:
-        """Wire up; nothing is touched before `carry_out`."""
+    def __init__(
+        self,
+        spool: Spool,
+        store: ObjectStore,
+        catalog: Catalog,
+        *,
+        read_back: bool = True,
+        settle_s: float = SETTLE_S,
+    ) -> None:
+        """Wire up; nothing is touched before `carry_out`, which waits `settle_s` seconds where something was scored."""
         self._spool = spool
         self._store = store
         self._catalog = catalog
         self._packing = PackingDirectory(spool.root)
         self._read_back = read_back
+        self._settle_s = settle_s
 
     def find(self, *, report_id: str = "", uid: str = "") -> Found:
         """Look for a report or a measurement, changing nothing."""
@@ -95,13 +111,7 @@ class Takedown:
             uids |= set(begun.measurement_uids)
         known = sorted(uids)
         places = self._catalog.places(known)
-        states = {
-            uid: state
-            for uid in known
-            if hour_of(uid) is not None
-            for state in STATES
-            if self._spool.path(state, uid).exists()
-        }
+        states = self.states(known)
         if uid and not (states or places or begun or self._catalog.scored(known)):
             known = []
         return Found(
@@ -132,24 +142,59 @@ class Takedown:
         crash_point("takedown.after_audit")
         uids = audit.measurement_uids
         modern = [uid for uid in uids if hour_of(uid) is not None]
-        scoring = any(self._spool.path(INCOMING, uid).exists() for uid in modern)
-        for uid in modern:
-            self._spool.erase(uid)
-            crash_point("takedown.during_spool")
-        BodyCache(self._spool.root / "cache", 1).clear()
+        # The interrupted one may have deleted a file that was being scored.
+        scoring = found.resumed or any(self._spool.path(INCOMING, uid).exists() for uid in modern)
+        self._erase(modern)
+        settled = time.monotonic() + self._settle_s
         self._catalog.take_out(uids)
         crash_point("takedown.after_rows")
-        for directory in sorted({spool_directory(uid) for uid in modern}):
-            self._directory(directory, uids)
-        self._others(uids)
+        self._archived(uids)
         if scoring:
-            time.sleep(SETTLE_S)
+            left = max(0.0, settled - time.monotonic())
+            log.warning("waiting for rows of what was being scored", seconds=round(left))
+            time.sleep(left)
             self._catalog.take_out(uids)
         self._check(uids)
         crash_point("takedown.before_finish")
         self._catalog.finish_takedown(audit.takedown_id)
         log.warning("takedown finished", takedown=audit.takedown_id, measurements=len(uids))
         return audit
+
+    def again(self, uids: Sequence[str]) -> None:
+        """Remove what came back of measurements that were taken down; their line in the audit is finished.
+
+        Rows in fastpath can be removed by the owner of the database only.
+
+        Raises:
+            As `carry_out`; psycopg.errors.InsufficientPrivilege: the rows in fastpath are still there.
+        """
+        self._erase([uid for uid in uids if hour_of(uid) is not None])
+        self._archived(uids)
+        if self._catalog.scored(uids):
+            self._catalog.take_out(uids)
+        self._check(uids)
+        log.warning("removed again what was taken down", measurements=len(uids))
+
+    def states(self, uids: Sequence[str]) -> dict[str, str]:
+        """Return for each of the measurements that the spool of this host has in which state it is."""
+        return {
+            uid: state
+            for uid in uids
+            if hour_of(uid) is not None
+            for state in STATES
+            if self._spool.path(state, uid).exists()
+        }
+
+    def _erase(self, uids: Sequence[str]) -> None:
+        for uid in uids:
+            self._spool.erase(uid)
+            crash_point("takedown.during_spool")
+        BodyCache(self._spool.root / "cache", 1).clear()
+
+    def _archived(self, uids: Sequence[str]) -> None:
+        for directory in sorted({spool_directory(uid) for uid in uids if hour_of(uid) is not None}):
+            self._directory(directory, uids)
+        self._others(uids)
 
     def _spooled(self, report_id: str) -> list[str]:
         """Return the measurements of a report in the spool, looking only where its country and test may lie."""
@@ -259,11 +304,7 @@ class Takedown:
     def _check(self, uids: Sequence[str]) -> None:
         places = self._catalog.places(uids)
         scored = self._catalog.scored(uids)
-        spooled = [
-            uid
-            for uid in uids
-            if hour_of(uid) is not None and any(self._spool.path(state, uid).exists() for state in STATES)
-        ]
+        spooled = self.states(uids)
         if places or scored or spooled:
             raise TakedownError(
                 f"Still there: {len(spooled)} files in the spool, {len(scored)} rows in fastpath, {len(places)} in "

@@ -2,7 +2,10 @@
 
 It goes hour by hour, so memory holds what one hour has: names and sizes of objects, lines of the manifest, sums over
 rows. Objects are read only where a row does not fit, or all of them with `deep`. Nothing is changed without `repair`,
-and no repair ever deletes the only copy of anything: see the module `repair`.
+and no repair ever deletes the only copy of anything that was not taken down: see the module `repair`.
+
+With `all_recent`, hours outside the days asked for come too when something of them was archived in these days, or waits
+in the spool: measurements of a clock that was wrong, or of a host that was away for long.
 
 What a run in progress has half done is no difference: batches with a plan on this host, and objects younger than
 `settle_s`, which may be those of another host.
@@ -23,10 +26,11 @@ from core.archive import ArchiveError
 from core.bodies import Peers
 from core.objectstore import ObjectInfo, ObjectNotFound, ObjectStore
 from core.spool import SCORED, STATES, Spool
-from uploader.catalog import Catalog, Line, ObjectRows, Place, hour_of
+from uploader.catalog import Catalog, Line, ObjectRows, Takedown, hour_of
 from uploader.objects import fetch, slots
 from uploader.pack import Row
 from uploader.plan import JSONL, POSTCAN, BatchName, PackingDirectory, parse_key
+from uploader.queries import Place
 from uploader.repair import Repair
 
 KINDS: Mapping[str, str] = {
@@ -38,11 +42,16 @@ KINDS: Mapping[str, str] = {
     "row_stray": "a row points to an object, or a line, that is not there",
     "spool_archived": "a file is still in the spool although its measurement is archived",
     "body_missing": "a measurement was scored and its body is nowhere",
+    "archived_twice": "a measurement lies in an object besides the one that its row points to",
     "takedown_unfinished": "a takedown was begun and not finished",
+    "takedown_undone": "a measurement that was taken down is there again",
 }
 """Every kind of difference."""
 
 UIDS_AT_ONCE = 1000
+
+TAKEDOWN_DAYS = 90
+"""For how many days after a takedown it is looked whether anything of it came back; longer when `since` is earlier."""
 
 T = TypeVar("T")
 
@@ -112,20 +121,33 @@ class Verifier:
         self._young = datetime.now(UTC) - timedelta(seconds=settle_s)
         self._packing = PackingDirectory(spool.root)
         self._result = Result()
+        self._undone: set[str] = set()
+        """Measurements that were taken down and are there again."""
 
-    def run(self, since: date, until: date) -> Result:
-        """Compare the days from `since` to `until`, both included.
+    def run(self, since: date, until: date, *, all_recent: bool = False) -> Result:
+        """Compare the days from `since` to `until`, both included, with `all_recent` also what was archived in them.
 
         Raises:
             StoreError, DatabaseUnavailable, psycopg.Error, OSError: the comparison could not be finished.
         """
-        for ordinal in range(since.toordinal(), until.toordinal() + 1):
-            day = f"{date.fromordinal(ordinal):%Y%m%d}"
-            for hour in range(24):
-                self._hour(f"{day}{hour:02}")
+        # Takedowns first: what of them is there again would show up as other differences, too.
         for takedown in self._catalog.unfinished_takedowns():
             subject = takedown.report_id or " ".join(takedown.measurement_uids)
             self._differs("takedown_unfinished", subject, "Run `uploader takedown` for it again, with --go.")
+        recent_takedowns = min(since, datetime.now(UTC).date() - timedelta(days=TAKEDOWN_DAYS))
+        for takedown in self._catalog.finished_takedowns(recent_takedowns):
+            self._taken_down(takedown)
+        days = range(since.toordinal(), until.toordinal() + 1)
+        hours = [f"{date.fromordinal(day):%Y%m%d}{hour:02}" for day in days for hour in range(24)]
+        if all_recent:
+            recent = self._catalog.hours_committed(since, until)
+            recent |= {directory[:10] for directory in self._spool.scored_directories()}
+            further = sorted(recent.difference(hours))
+            if further:
+                log.info("hours outside the days asked for", first=further[0], last=further[-1], hours=len(further))
+            hours += further
+        for hour in hours:
+            self._hour(hour)
         return self._result
 
     def _differs(self, kind: str, subject: str, detail: str, *, repaired: bool = False) -> None:
@@ -201,7 +223,8 @@ class Verifier:
             except (ArchiveError, ObjectNotFound) as error:
                 self._differs("object_changed", line.jsonl_s3path, str(error))
                 return
-        missing = [row for chunk in _chunked(missing) for row in self._nowhere(chunk)]
+        twice = {uid for chunk in _chunked(missing) for uid in self._elsewhere(chunk)}
+        missing = [row for row in missing if row.measurement_uid not in twice]
         for kind, some, detail in (
             ("row_missing", missing, f"It lies in {line.jsonl_s3path}."),
             ("row_wrong", wrong, f"Its row does not say where it lies in {line.jsonl_s3path}."),
@@ -209,6 +232,11 @@ class Verifier:
             repaired = bool(some) and self._repair is not None and self._repair.rows(line, some)
             for row in some:
                 self._differs(kind, row.measurement_uid, detail, repaired=repaired)
+        if twice:
+            # A batch with other measurements stays as it is: the second copies in it take space and do no harm.
+            spare = self._repair is not None and len(twice) == line.measurements and self._repair.drop_spare(line)
+            for uid in sorted(twice):
+                self._differs("archived_twice", uid, f"It lies in {line.jsonl_s3path}, too.", repaired=spare)
         self._stray(places.values(), f"The object {line.jsonl_s3path} does not have it.")
 
     def _rows_in(self, line: Line, directory: Path) -> Iterator[Row]:
@@ -217,10 +245,9 @@ class Verifier:
         for slot in slots(directory / "jsonl", directory / "postcan"):
             yield slot.row
 
-    def _nowhere(self, rows: list[Row]) -> list[Row]:
-        """Leave out those that have a row for another object, since they were archived twice."""
-        known = {place.measurement_uid for place in self._catalog.places([row.measurement_uid for row in rows])}
-        return [row for row in rows if row.measurement_uid not in known]
+    def _elsewhere(self, rows: list[Row]) -> set[str]:
+        """Return those that have a row for another object, since they were archived twice."""
+        return {place.measurement_uid for place in self._catalog.places([row.measurement_uid for row in rows])}
 
     # What has no line.
 
@@ -290,7 +317,25 @@ class Verifier:
             self._result.undecided += len(missing)
             return []
         still = self._catalog.scored(missing)  # those taken down meanwhile are not
-        return [uid for uid in missing if uid in still]
+        return [uid for uid in missing if uid in still and uid not in self._undone]
+
+    # Takedowns.
+
+    def _taken_down(self, takedown: Takedown) -> None:
+        for uids in _chunked(takedown.measurement_uids):
+            there: dict[str, list[str]] = {}
+            for uid in sorted(self._catalog.scored(uids)):
+                there.setdefault(uid, []).append("a row in fastpath")
+            for place in self._catalog.places(uids):
+                there.setdefault(place.measurement_uid, []).append(f"a row for {place.s3path}")
+            for uid in uids:
+                if hour_of(uid) is not None and any(self._spool.path(state, uid).exists() for state in STATES):
+                    there.setdefault(uid, []).append("a file in the spool")
+            self._undone.update(there)
+            repaired = bool(there) and self._repair is not None and self._repair.take_down_again(sorted(there))
+            for uid, found in sorted(there.items()):
+                detail = f"Takedown {takedown.takedown_id} removed it; there is {' and '.join(found)}."
+                self._differs("takedown_undone", uid, detail, repaired=repaired)
 
 
 def _fits(place: Place, row: Row, line: Line) -> bool:
