@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
-from nginx_front import NAME, PROGRAM, Api, Front, Helper, eventually
+from nginx_front import NAME, OONI_API, PROGRAM, Api, Front, Helper, defaults, eventually
 from psycopg import sql
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not on this machine: apt-get install nginx-light")
@@ -29,6 +29,8 @@ CACHE_SECONDS = 1
 # The loopback stands for a balancer, whose word about addresses counts; another address of it for a client.
 BALANCER = "127.0.0.1"
 CLIENT = "127.9.8.7"
+# What the API is told of everybody who comes from the loopback where Tor comes in.
+TOR = "192.0.0.8"
 RID = "20240101T000000Z_webconnectivity_IE_34245_n1_abcdefghijklmnop"
 COUNTRIES = {f"{CLIENT}/32": "DE", "198.51.100.0/24": "IT", "192.0.2.0/24": "IR", "2001:db8::/32": "BR"}
 LIST = "/api/v1/measurements?limit=1"
@@ -299,11 +301,11 @@ def test_submission_without_tls_keeps_method_and_body_on_its_way_to_tls(front: F
 @pytest.mark.parametrize(
     ("source", "said", "address"),
     [
-        (CLIENT, "198.51.100.9", CLIENT),
+        (CLIENT, "198.51.100.9", TOR),
         (BALANCER, "198.51.100.9", "198.51.100.9"),
         (BALANCER, "192.0.2.66, 198.51.100.9", "198.51.100.9"),
         (BALANCER, "2001:db8::9", "2001:db8::9"),
-        (BALANCER, "nonsense", BALANCER),
+        (BALANCER, "nonsense", TOR),
     ],
 )
 def test_what_a_client_says_about_its_address_is_replaced(
@@ -319,7 +321,7 @@ def test_what_a_client_says_about_its_address_is_replaced(
 @pytest.mark.parametrize(
     ("source", "said", "country"),
     [
-        (CLIENT, "192.0.2.66", "DE"),
+        (CLIENT, "192.0.2.66", "ZZ"),
         (BALANCER, "192.0.2.66, 198.51.100.9", "IT"),
         (BALANCER, "2001:db8::9", "BR"),
     ],
@@ -329,6 +331,30 @@ def test_probe_cannot_choose_its_country(front: Front, source: str, said: str, c
     head += "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
     answer = everything(raw(front, head.encode(), source))
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["probe_cc"] == country
+
+
+def test_probe_that_comes_over_tls_is_who_it_is(front: Front) -> None:
+    head = f"POST /api/v1/check-in HTTP/1.1\r\nHost: {NAME}\r\nX-Real-IP: 192.0.2.66\r\nContent-Length: 2\r\n"
+    address = ("127.0.0.1", front.tls_port)
+    with (
+        socket.create_connection(address, timeout=60, source_address=(CLIENT, 0)) as connection,
+        front.trust().wrap_socket(connection, server_hostname=NAME) as wrapped,
+    ):
+        wrapped.sendall(f"{head}Connection: close\r\n\r\n{{}}".encode())
+        answer = b"".join(iter(lambda: wrapped.recv(65536), b""))
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["probe_cc"] == "DE"
+
+
+def test_all_of_tor_has_one_quota_and_the_host_itself_none(front: Front) -> None:
+    def left(port: int, source: str) -> str | None:
+        scheme = "https" if port == front.tls_port else "http"
+        with httpx.Client(transport=httpx.HTTPTransport(verify=front.trust(), local_address=source)) as client:
+            path = f"{LIST}&probe_asn={port}{source[-1]}"
+            return client.get(f"{scheme}://127.0.0.1:{port}{path}", timeout=60).headers.get("x-ratelimit-remaining")
+
+    assert left(front.tor_port, CLIENT) is not None
+    assert left(front.tor_port, "127.0.0.1") is not None
+    assert left(front.tls_port, "127.0.0.1") is None
 
 
 @pytest.mark.parametrize(
@@ -352,6 +378,11 @@ def test_open_connections_of_one_network_leave_room_for_the_others(
         assert_shed(eventually(refused, "a network may have any number of connections"))
         assert http.get("/health", headers=via(stranger)).status_code == 200
     eventually(lambda: http.get("/health", headers=via(neighbour)).status_code == 200, "the network stays locked out")
+
+
+def test_one_network_gets_a_quarter_of_the_places_unless_told_otherwise() -> None:
+    given = defaults(OONI_API)
+    assert 4 * given["ooni_api_connections_per_network"] == given["ooni_api_requests_at_once"]
 
 
 def test_tor_users_are_not_counted_as_one_network(front: Front) -> None:
@@ -444,10 +475,14 @@ def test_no_address_of_a_client_is_in_any_log(api: Api, front: Front, http: http
     api.stop()
     try:
         assert http.get(f"{LIST}&probe_cc=SZ&secret=1", headers=via(marked)).status_code == 503
+        assert http.put("/api/v1/update/lifelong-id", content="{}").status_code == 503
+        assert http.put(front.url + "//api/v1/%75pdate/lifelong-id", content="{}").status_code == 503
         everything(raw(front, f"POST /report/{RID} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode()))
     finally:
         api.start()
     http.post(f"/report/{RID}", content="{}", headers=via("2001:db8:77::1"))
+    for path in ("/api/v1/update/", "//api//v1/%75pdate/"):
+        assert http.put(f"{front.url}{path}lifelong-id", content="{}").status_code in {200, 308, 404}
     http.get("/last-of-all", headers=via(marked))
     front.logged("connect() failed")
     lines = front.logged("/last-of-all") + api.log()
@@ -455,3 +490,5 @@ def test_no_address_of_a_client_is_in_any_log(api: Api, front: Front, http: http
     lines += "".join(path.read_text(errors="replace") for path in files if path.suffix == ".log")
     assert not re.search(r"198\.51\.100|203\.0\.11[34]|127\.9\.8\.7|2001:db8", lines)
     assert "secret" not in lines
+    assert "lifelong" not in lines
+    assert "/api/v1/update/-" in lines

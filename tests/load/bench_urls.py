@@ -1,7 +1,8 @@
 """What choosing URLs for a probe costs: `python -m tests.load.bench_urls`.
 
-A real PostgreSQL with test lists of `--urls` entries, all of them candidates in one country, and the counters of two
-weeks of `--networks` networks. Prints figures and exits 0 whatever they are; compare ratios within one run.
+A real PostgreSQL with test lists of `--urls` entries, all of them candidates in one country, the counters of two weeks
+of `--networks` networks, and those of one day of a crowd of networks that ask in turn. Prints figures and exits 0
+whatever they are; compare ratios within one run.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import psycopg
 
+from api.metrics import URL_COUNTS_READ
 from api.url_networks import counted_days
 from api.url_queries import UrlQueries
 from api.url_selection import UrlSelection
@@ -31,13 +33,17 @@ REQUESTS = 2000
 THREADS = 8
 MEASURED = 5000  # URLs of the lists that each network measured on each day
 
+CROWD = 1000
+CROWD_MEASURED = 300
+CROWD_FROM = 100_000  # number of the first of these networks
+
 _LISTS = """INSERT INTO citizenlab SELECT d, 'https://' || d || '/', CASE WHEN n %% 2 = 0 THEN 'ZZ' ELSE 'it' END,
     (%(categories)s::text[])[1 + n %% cardinality(%(categories)s::text[])]
     FROM (SELECT n, n || '.example.org' AS d FROM generate_series(1, %(urls)s) n) urls"""
 _COUNTERS = """INSERT INTO counters_input
     (measurement_start_day, test_name, probe_cc, probe_asn, domain, input, measurement_count)
     SELECT %(since)s::date + day, 'web_connectivity', 'IT', asn, d, 'https://' || d || '/', 1 + n %% 7
-    FROM generate_series(0, %(days)s) day, generate_series(1, %(networks)s) asn,
+    FROM generate_series(0, %(days)s) day, generate_series(%(first)s::int, %(last)s::int) asn,
          LATERAL (SELECT n, (1 + (n * 7 + asn) %% %(urls)s) || '.example.org' AS d
                   FROM generate_series(1, least(%(measured)s, %(urls)s)) n) urls
     ON CONFLICT DO NOTHING"""
@@ -48,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--urls", type=int, default=30_000, help="entries of the lists; default: 30000")
     parser.add_argument("--networks", type=int, default=20, help="networks with counters; default: 20")
+    parser.add_argument("--crowd", type=int, default=CROWD, help=f"networks that ask in turn; default: {CROWD}")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as state, _database(options.urls, options.networks) as dsn:
+    with tempfile.TemporaryDirectory() as state, _database(options) as dsn:
         pool = open_pool(dsn)
         selection = UrlSelection(UrlQueries(pool), Path(state))
         try:
@@ -57,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"{options.urls:,} URLs read and saved: {_timed(selection.refresh):.2f} s")
             _say(f"looked for changes, found none: {_timed(selection.refresh) * 1000:.0f} ms")
             _measure(selection, options.networks)
+            _measure_crowd(selection, range(CROWD_FROM, CROWD_FROM + options.crowd))
             _say(f"memory: {before:.0f} MB before, at most {_memory_mb():.0f} MB")
         finally:
             selection.close()
@@ -87,6 +95,19 @@ def _measure(selection: UrlSelection, networks: int) -> None:
     _show(f"warm, 100 URLs, {THREADS} threads ({len(taken) / took:,.0f}/s)", sorted(taken))
 
 
+def _measure_crowd(selection: UrlSelection, networks: Sequence[int]) -> None:
+    before = _memory_mb()
+    for turn in ("first", "second", "third"):
+        readings = _readings()
+        took = sorted(_timed(partial(selection.select, "IT", asn, (), 100)) for asn in networks)
+        _show(f"{len(networks):,} networks in turn, {turn} time ({_readings() - readings:.0f} readings)", took)
+    _say(f"memory of these networks: {_memory_mb() - before:.0f} MB at most")
+
+
+def _readings() -> float:
+    return sum(float(URL_COUNTS_READ.labels(result)._value.get()) for result in ("ok", "failed"))
+
+
 def _run(threads: Sequence[threading.Thread]) -> None:
     for thread in threads:
         thread.start()
@@ -95,7 +116,7 @@ def _run(threads: Sequence[threading.Thread]) -> None:
 
 
 @contextlib.contextmanager
-def _database(urls: int, networks: int) -> Iterator[str]:
+def _database(options: argparse.Namespace) -> Iterator[str]:
     directory = Path(tempfile.mkdtemp(prefix="bench-pg-"))
     cluster = PostgresCluster(directory)
     try:
@@ -106,18 +127,26 @@ def _database(urls: int, networks: int) -> Iterator[str]:
         today = datetime.now(UTC).date()
         since, _ = counted_days(today)
         values = {
-            "urls": urls,
+            "urls": options.urls,
             "categories": sorted(CATEGORIES),
-            "networks": networks,
+            "first": 1,
+            "last": options.networks,
             "measured": MEASURED,
             "since": since,
             "days": (today - since).days,
         }
+        crowd = {
+            "first": CROWD_FROM,
+            "last": CROWD_FROM + options.crowd - 1,
+            "measured": CROWD_MEASURED,
+            "since": today,
+            "days": 0,
+        }
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(_LISTS, values)
-            rows = connection.execute(_COUNTERS, values).rowcount
+            rows = sum(connection.execute(_COUNTERS, {**values, **of}).rowcount for of in ({}, crowd))
             connection.execute("VACUUM ANALYZE")
-        _say(f"{rows:,} counters of {networks} networks")
+        _say(f"{rows:,} counters of {options.networks} networks, and of {options.crowd:,} for a day")
         yield dsn
     finally:
         cluster.stop()

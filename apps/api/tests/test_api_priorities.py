@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.priorities import Candidates, Rule, Rules, in_order, weight
+from api.priorities import Candidates, Rule, Rules, weight
+from api.url_counts import Counts, UrlNumbers
 from core.testlists import Entry
 
 COUNTRIES = ("IT", "US", "ZZ")
@@ -34,12 +35,16 @@ rules = st.lists(
 counts = st.dictionaries(st.integers(0, 9).map(lambda number: f"https://a.example/{number}"), st.integers(0, 1000))
 
 
-def arrange(listed: list[Entry], rules: list[Rule], cc: str) -> Candidates:
+def arrange(listed: list[Entry], rules: list[Rule], cc: str, numbers: UrlNumbers) -> Candidates:
     arranged = Rules(rules)
-    everywhere = Candidates([entry for entry in listed if entry.cc == "ZZ"], arranged, "ZZ")
+    everywhere = Candidates([entry for entry in listed if entry.cc == "ZZ"], arranged, "ZZ", numbers)
     if cc == "ZZ":
         return everywhere
-    return Candidates([entry for entry in listed if entry.cc.upper() == cc], arranged, cc, everywhere)
+    return Candidates([entry for entry in listed if entry.cc.upper() == cc], arranged, cc, numbers, everywhere)
+
+
+def counted(counts: dict[str, int], numbers: UrlNumbers) -> Counts:
+    return Counts(dict(zip(numbers.of(counts), counts.values(), strict=True)))
 
 
 def naive(candidates, rules, counts, cc, categories, limit):
@@ -81,24 +86,43 @@ def naive(candidates, rules, counts, cc, categories, limit):
 )
 def test_the_order_is_that_of_the_contract(listed, rules, counts, cc, categories, limit):
     unique = list({(entry.url, entry.cc): entry for entry in listed}.values())
-    candidates = arrange(unique, rules, cc)
+    numbers = UrlNumbers()
+    candidates = arrange(unique, rules, cc, numbers)
     found = []
-    for place, number in in_order(candidates.ranked(counts), categories, limit):
-        url = candidates.urls[number]
+    for number in candidates.in_order(counted(counts, numbers)):
+        url, priority = candidates.urls[number], candidates.priorities[number]
         count = counts.get(url.url, 0)
-        found.append((url.category_code, url.country_code, url.url, count, candidates.priorities[number], -place))
-    assert found == naive(candidates.entries, rules, counts, cc, categories, limit)
+        if not categories or url.category_code in categories:
+            found.append((url.category_code, url.country_code, url.url, count, priority, weight(priority, count)))
+    assert found[:limit] == naive(candidates.entries, rules, counts, cc, categories, limit)
+
+
+@given(
+    first=st.dictionaries(st.integers(0, 300), st.sampled_from((0, 1, 255, 256, 70_000, 2**32, 2**63 - 1))),
+    second=st.dictionaries(st.integers(0, 300), st.integers(0, 3)),
+)
+def test_counts_are_held_whatever_their_size(first, second):
+    counts = Counts(first)
+    assert dict(counts.items()) == {number: count for number, count in first.items() if count}
+    assert counts.same(Counts(dict(reversed(first.items()))))
+    total = counts.plus(Counts(second))
+    assert total.same(counts) == (not any(second.values()))
+    assert [total.of(number) for number in range(302)] == [
+        first.get(number, 0) + second.get(number, 0) for number in range(302)
+    ]
 
 
 def test_the_worked_check_of_the_contract():
     rules = [Rule("MISC", "*", "*", "*", 20), Rule("MISC", "US", "*", "*", -200)]
     entry = Entry("example.org", "https://example.org/", "ZZ", "MISC")
-    candidates = arrange([entry], rules, "US")
+    numbers = UrlNumbers()
+    counts = counted({entry.url: 38}, numbers)
+    candidates = arrange([entry], rules, "US", numbers)
     assert candidates.priorities == [-180]
     assert round(weight(-180, 38), 4) == -4.7368
-    assert list(in_order(candidates.ranked({entry.url: 38}), (), 10)) == []
-    elsewhere = arrange([entry], rules, "IT")
-    assert list(in_order(elsewhere.ranked({entry.url: 38}), (), 10)) == [(-20 / 38, 0)]
+    assert list(candidates.in_order(counts)) == []
+    elsewhere = arrange([entry], rules, "IT", numbers)
+    assert list(elsewhere.in_order(counts)) == [0]
 
 
 def test_a_rule_for_a_country_counts_for_global_urls_there_and_nowhere_else():

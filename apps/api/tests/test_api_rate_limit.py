@@ -113,8 +113,8 @@ def test_what_is_refused_and_how(server: Any) -> None:
         *(("GET", "/api/v1/collectors"), ("POST", "/bouncer/net-tests"), ("POST", "/api/v1/register")),
         *(("POST", "/api/v1/login"), ("PUT", "/api/v1/update/x"), ("GET", "/api/v1/test-list/tor-targets")),
         *(("GET", "/api/v1/test-list/psiphon-config"), ("GET", "/api/v1/test-list/urls")),
-        *(("GET", "/api/v2/ooniprobe/vpn-config/riseup"), ("POST", "/api/v1/geolookup")),
-        *(("GET", "/api/_/check_report_id"), ("GET", "/api/_/account_metadata"), ("GET", "/api/v1/user_refresh_token")),
+        *(("GET", "/api/v2/ooniprobe/vpn-config/riseup"), ("GET", "/api/_/check_report_id")),
+        *(("GET", "/api/_/account_metadata"), ("GET", "/api/v1/user_refresh_token")),
     ],
 )
 def test_probes_and_monitoring_are_never_limited(server: Any, method: str, path: str) -> None:
@@ -128,7 +128,7 @@ def test_probes_and_monitoring_are_never_limited(server: Any, method: str, path:
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/v1/measurements", "/api/v1/raw_measurement", "/nothing", "/healthy", "/api/v1/"]
+    "path", ["/api/v1/measurements", "/api/v1/raw_measurement", "/api/v1/geolookup", "/nothing", "/healthy", "/api/v1/"]
 )
 def test_everything_else_is_metered(path: str) -> None:
     assert not is_free(path)

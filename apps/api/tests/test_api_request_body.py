@@ -1,20 +1,24 @@
 """Reading bodies: whatever arrives, memory and results stay bounded."""
 
 import gzip
+import hashlib
 import io
+import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import zstandard
 
 from api.errors import ApiError
-from api.request_body import LARGE_BODY_BYTES, BodyLimits, read_body
+from api.request_body import LARGE_BODY_BYTES, MEDIUM_BODY_BYTES, MEDIUM_PER_LARGE, BodyLimits, read_body
 
 LIMITS = BodyLimits(100_000, 1_000_000, 1)
 
 
-def read(body: bytes, encoding: str = "", *, limits: BodyLimits = LIMITS, chunked: bool = False) -> bytes:
+def read(body: bytes, encoding: str = "", *hashes: Any, limits: BodyLimits = LIMITS, chunked: bool = False) -> bytes:
     environ: dict[str, object] = {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True}
     if encoding:
         environ["HTTP_CONTENT_ENCODING"] = encoding
@@ -23,7 +27,7 @@ def read(body: bytes, encoding: str = "", *, limits: BodyLimits = LIMITS, chunke
     else:
         environ["CONTENT_LENGTH"] = str(len(body))
     with limits.place() as place:
-        return read_body(environ, limits, place, lambda _size: None)
+        return read_body(environ, limits, place, lambda _size: None, hashes)
 
 
 def streamed_zstd(data: bytes) -> bytes:
@@ -46,6 +50,29 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("data", [b"{}", b'{"a": "' + b"x" * 90_000 + b'"}'], ids=["small", "larger"])
 def test_every_encoding_gives_the_same_bytes(encoding: str, data: bytes, chunked: bool) -> None:
     assert read(COMPRESS[encoding](data), encoding, chunked=chunked) == data
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("encoding", COMPRESS)
+def test_what_comes_out_is_hashed_on_its_way(encoding: str, chunked: bool) -> None:
+    data = b'{"a": "' + b"x" * 90_000 + b'"}'
+    first, second = hashlib.sha512(), hashlib.blake2b(b"before")
+    read(COMPRESS[encoding](data), encoding, first, second, chunked=chunked)
+    assert first.digest() == hashlib.sha512(data).digest()
+    assert second.digest() == hashlib.blake2b(b"before" + data).digest()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "zstd", "zstd "])
+def test_body_is_in_memory_once(encoding: str) -> None:
+    size = 48 * 1024 * 1024
+    raw = COMPRESS[encoding](b"0123456789abcdef" * (size // 16))
+    tracemalloc.start()
+    try:
+        assert len(read(raw, encoding, limits=BodyLimits(size, size, 1), chunked=True)) == size
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * size
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd", "zstd "])
@@ -158,3 +185,20 @@ def test_large_bodies_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
         assert refused.value.status == 503
         assert read(b"small", limits=limits) == b"small"
     assert read(large, limits=limits) == large
+
+
+def test_medium_bodies_have_more_places_and_leave_them_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.request_body._WAIT_FOR_PLACE_S", 0.05)
+    limits = BodyLimits(10_000_000, 10_000_000, 1)
+    medium = b"x" * (MEDIUM_BODY_BYTES + 1)
+    with ExitStack() as stack:
+        for _ in range(MEDIUM_PER_LARGE - 1):
+            stack.enter_context(limits.place()).grow_to(len(medium))
+        assert read(medium, limits=limits) == medium
+        stack.enter_context(limits.place()).grow_to(LARGE_BODY_BYTES + 1)
+        with pytest.raises(ApiError) as refused:
+            read(medium, limits=limits)
+        assert refused.value.status == 503
+        assert len(read(medium[1:], limits=limits)) == MEDIUM_BODY_BYTES
+    with limits.place() as all_of_them:
+        all_of_them.grow_to(LARGE_BODY_BYTES + 1)

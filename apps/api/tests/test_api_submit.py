@@ -3,11 +3,19 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import zstandard
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from api import submit
 from core.envelope import inner_document
+from core.received import received_key
 
 PATH = "/api/v1/submit_measurement"
 CONTENT = '{ "probe_cc": "IT",\n "probe_asn":"AS30722", "test_name":"web_connectivity", "x":1.50, "ü":"\\u00e9" }'
@@ -199,3 +207,69 @@ def test_no_manifest(api: Any) -> None:
     assert response.json()["detail"]["error"] == "manifest_not_found"
     response = api.http.post("/api/v1/sign_credential", json={})
     assert (response.status_code, response.json()["detail"]["error"]) == (404, "manifest_not_found")
+
+
+_BITS = st.sampled_from(
+    [*'abc \\"/', "\n", "\u00e9", "\u4e2d", "\U0001f600", "\u2028", "uD83D", "\\uD83D", "plain text without escapes"]
+)
+
+
+@given(st.lists(_BITS, max_size=60).map("".join), st.booleans(), st.integers(1, 9))
+@example(text="\U0001f600" * 20, escaped=True, piece=1)
+@example(text="\\" * 50, escaped=False, piece=1)
+@example(text="\\uD83D" * 20 + "\U0001f600", escaped=True, piece=1)
+def test_text_decoded_in_pieces_is_the_text(text: str, escaped: bool, piece: int) -> None:
+    given_text = json.dumps(text, ensure_ascii=escaped).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(submit, "_TEXT_PIECE", piece)
+        assert submit.unquoted(memoryview(given_text)) == text.encode()
+
+
+@pytest.mark.parametrize("text", [b'"\\ud800"', b'"aaaaaaa\\ud83d aaaaaaa\\ude00"', b'"\xff"', b'"a\x01b"', b'"\\x"'])
+def test_text_that_is_not_strict_is_refused_in_pieces_too(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    monkeypatch.setattr(submit, "_TEXT_PIECE", 1)
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
+        submit.unquoted(memoryview(text))
+
+
+def test_key_is_that_of_the_whole_envelope() -> None:
+    envelope = b"".join(submit.wrap([CONTENT.encode()], None, "1.0.0"))
+    assert json.loads(envelope)["content"] == json.loads(CONTENT)
+    assert submit.submission_key(CONTENT.encode(), None, "1.0.0") == received_key("submit_measurement", envelope)
+
+
+def memory(pid: int) -> dict[str, int]:
+    """Return memory of a process in MB by its name in the kernel."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+
+
+@pytest.mark.parametrize("route", [PATH, "/report/20240101T000000Z_ndt_IE_34245_n1_abcdefghijklmnop"])
+def test_largest_measurements_do_not_fill_the_memory(start_api: Callable[..., Any], route: str) -> None:
+    api = start_api("host=/nonexistent")
+    assert post(api, submission()).status_code == 200
+    children = Path(f"/proc/{api.process.pid}/task/{api.process.pid}/children").read_text().split()
+    content = {**json.loads(CONTENT), "report_id": "x", "face": "\U0001f600", "filler": ["x" * 1000] * 57_000}
+    text: object = content
+    if route == PATH:
+        text = json.dumps(content, ensure_ascii=False)
+    body = json.dumps({"format": "json", "content": text}, ensure_ascii=False).encode()
+    before = {}
+    for child in children:
+        Path(f"/proc/{child}/clear_refs").write_text("5")  # the highest mark begins anew
+        before[child] = memory(int(child))["VmRSS"]
+    headers = {"content-type": "application/json", "content-encoding": "zstd"}
+    response = api.http.post(route, content=zstandard.compress(body), headers=headers)
+    assert response.status_code == 200, response.text
+    grown = max(memory(int(child))["VmHWM"] - before[child] for child in children)
+    size = len(body) >> 20
+    assert size < grown < 4 * size
+
+
+def test_countless_members_are_refused(api: Any) -> None:
+    content = {**json.loads(CONTENT), "report_id": "x"}
+    most = {f"m{number}": 1 for number in range(10_000 - len(content))}
+    assert post(api, submission(content=json.dumps({**most, **content}))).status_code == 200
+    response = post(api, submission(content=json.dumps({**most, **content, "one": "more"})))
+    assert response.status_code == 400
+    assert response.json()["detail"]["error"] == "too_many_members"

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
 
@@ -131,14 +133,18 @@ def test_parameters(api, query, number):
     assert len(urls(api.http.get(f"/api/v1/test-list/urls?{query}"))) == number
 
 
-MALFORMED = [
+NO_COUNTRY = [
     "country_code=I",
     "country_code=ITA",
+    "country_code=Italy",
+    "country_code=A1",
     "country_code=%D0%98%D0%A2",
-    "country_code=I%00",
-    "country_code=%FF%FE",
     "country_code=" + "I" * 7000,
     "probe_cc=1T",
+]
+MALFORMED = [
+    "country_code=I%00",
+    "country_code=%FF%FE",
     "limit=x",
     "limit=",
     "limit=1.5",
@@ -152,6 +158,13 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.parametrize("query", NO_COUNTRY)
+def test_what_is_no_country_gets_the_global_list(api, query):
+    everywhere = urls(api.http.get("/api/v1/test-list/urls"))
+    assert len(everywhere) == 4
+    assert urls(api.http.get(f"/api/v1/test-list/urls?{query}")) == everywhere
+
+
 @pytest.mark.parametrize("query", MALFORMED)
 def test_what_is_malformed_gets_an_empty_object_as_probes_expect(api, query):
     reply = api.http.get(f"/api/v1/test-list/urls?{query}")
@@ -160,7 +173,7 @@ def test_what_is_malformed_gets_an_empty_object_as_probes_expect(api, query):
 
 
 @pytest.mark.parametrize(
-    "query", [*MALFORMED, "probe_asn=ASX", "probe_asn=as1", "probe_asn=4294967296", "probe_asn=-1"]
+    "query", [*NO_COUNTRY, *MALFORMED, "probe_asn=ASX", "probe_asn=as1", "probe_asn=4294967296", "probe_asn=-1"]
 )
 def test_inspection_refuses_what_is_malformed_with_its_name(api, query):
     query = query.replace("country_code", "probe_cc")
@@ -258,6 +271,28 @@ def test_lists_survive_an_outage_and_a_restart_during_it(dsn, start_api, pg_clus
         assert "Try again" in refused.json()["error"]
     finally:
         pg_cluster.start()
+
+
+def test_submissions_go_on_while_everybody_asks_for_an_overview_that_does_not_come(dsn, start_api, rid):
+    """Twice as many ask at once as there are threads; the table of counters is locked."""
+    server = start_api(dsn, threads=4)
+    server.http.get("/api/v1/test-list/urls")
+    path = "/api/_/show_countries_prioritization"
+    with psycopg.connect(dsn) as lock:
+        lock.execute("LOCK TABLE counters_input IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(httpx.get, server.url + path, timeout=60) for _ in range(8)]
+            while not any(reply.done() for reply in asked):
+                time.sleep(0.01)
+            reply = server.submit(b'{"format": "json", "content": {"probe_cc": "IT"}}', rid)
+            assert reply.status_code == 200
+            assert not all(reply.done() for reply in asked)
+            statuses = Counter(reply.result().status_code for reply in asked)
+        assert statuses == {503: 7, 504: 1}
+        assert httpx.get(server.url + path).status_code == 503
+        lock.rollback()
+        lock.execute("LOCK TABLE url_priorities IN ACCESS EXCLUSIVE MODE")
+        assert len(server.http.get("/api/_/url-priorities/list").json()["rules"]) == 31
 
 
 def test_without_database_and_without_file_the_sample_serves(start_api):

@@ -1,24 +1,26 @@
-"""URL selection with a real database: fairness between counts, freshness, no query when warm, no stampede."""
+"""URL selection with a real database: freshness, no query when warm, no stampede, bounds, outages."""
 
+import contextlib
 import fcntl
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from api import url_lists, url_queries
-from api.priorities import Rule
-from api.url_lists import DEFAULT_PRIORITIES, TestLists
-from api.url_networks import GIVEN_OUT_S, Network, counted_days
-from api.url_overview import KEPT_S, UrlOverview
-from api.url_queries import Contents, UrlQueries
-from api.url_selection import COUNTS_REFRESH_S, UrlSelection
+from api import url_lists, url_queries, url_selection
+from api.errors import ApiError
+from api.metrics import URL_LIST_FALLBACK
+from api.url_networks import Network, counted_days
+from api.url_overview import FAILURE_KEPT_S, KEPT_S, UrlOverview
+from api.url_queries import UrlQueries
+from api.url_selection import COUNTS_REFRESH_S, MOST_READINGS, MOST_WAITING, PATIENCE_S, UrlSelection
 from core.db import DatabaseUnavailable, open_pool
 from core.testlists import Entry
 
@@ -40,6 +42,8 @@ class CountingQueries(UrlQueries):
         super().__init__(pool)
         self.made = Counter()
         self.slow_s = 0.0
+        self.free = threading.Event()
+        self.free.set()
 
     def contents(self, known):
         self.made["contents"] += 1
@@ -48,16 +52,16 @@ class CountingQueries(UrlQueries):
     def counts(self, *arguments):
         self.made["counts"] += 1
         time.sleep(self.slow_s)
+        assert self.free.wait(30)
         return super().counts(*arguments)
+
+    def last_days(self, *arguments):
+        self.made["last_days"] += 1
+        return super().last_days(*arguments)
 
 
 def entry(number: int, cc: str = "ZZ", category: str = "NEWS") -> Entry:
     return Entry("example.org", f"https://example.org/{number:05}", cc, category)
-
-
-def lists_of(*entries: Entry) -> TestLists:
-    rules = [Rule(c, "*", "*", "*", priority) for priority, codes in DEFAULT_PRIORITIES for c in codes.split()]
-    return TestLists(Contents("", entries, tuple(rules)), "database")
 
 
 def fill(dsn: str, *entries: Entry) -> None:
@@ -78,121 +82,9 @@ def measured(dsn: str, url: str, number: int, *, asn: int = 1, day: date | None 
         )
 
 
-# Between two readings of the counters --------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def network(lists: TestLists, clock: Clock, counts: dict[str, int] | None = None) -> Network:
-    made = Network("IT", 1, now=clock)
-    made.read_counts(lambda since, until: counts or {} if until > datetime.now(UTC).date() else {})
-    made.arrange(lists)
-    return made
-
-
-def test_probes_take_turns_through_a_list_that_nobody_measured_yet(clock):
-    """Counters alone would give all of them the same twenty."""
-    made = network(lists_of(*(entry(number) for number in range(1000))), clock)
-    given = Counter(url.url for _ in range(500) for url in made.give_out((), 20))
-    assert len(given) == 1000
-    assert set(given.values()) == {10}
-
-
-def test_the_first_answer_is_that_of_the_contract(clock):
-    lists = lists_of(entry(1), entry(2, category="GAME"), entry(3), entry(4, "it"), entry(5, "us"))
-    made = network(lists, clock, {entry(1).url: 300})
-    assert [url.url[-1] for url in made.give_out((), 3)] == ["3", "4", "2"]
-    assert [url.url[-1] for url in made.in_contract_order((), 9)] == ["3", "4", "2", "1"]
-    assert [url.country_code for url in made.in_contract_order((), 9)] == ["XX", "IT", "XX", "XX"]
-
-
-def test_what_is_given_out_counts_like_a_measurement(clock):
-    lists = lists_of(entry(1), entry(2, category="GAME"))
-    made = network(lists, clock)
-    # 100/0.1, then 20/0.1 before 100/1; from then on five of the one for each of the other.
-    given = [made.give_out((), 1)[0].category_code for _ in range(12)]
-    assert given[:2] == ["NEWS", "GAME"]
-    assert Counter(given) == {"NEWS": 10, "GAME": 2}
-
-
-def test_inspection_does_not_show_what_was_given_out(clock):
-    made = network(lists_of(entry(1), entry(2), entry(3)), clock, {entry(3).url: 4})
-    before = made.explained((), 9), made.in_contract_order((), 9)
-    for _ in range(10):
-        made.give_out((), 1)
-    assert (made.explained((), 9), made.in_contract_order((), 9)) == before
-    assert [count for _, count, _, _ in made.explained((), 9)] == [0, 0, 4]
-
-
-def test_a_url_that_no_measurement_comes_of_gets_another_turn(clock):
-    lists = lists_of(entry(1), entry(2, category="GAME"))
-    made = network(lists, clock)
-    assert [made.give_out((), 1)[0].category_code for _ in range(2)] == ["NEWS", "GAME"]
-    # First both still count as measured, then only the one that was given out again, then none.
-    for passed, expected in ((GIVEN_OUT_S, "NEWS"), (GIVEN_OUT_S, "GAME"), (2 * GIVEN_OUT_S, "NEWS")):
-        clock.at += passed
-        made.arrange(lists)
-        assert made.give_out((), 1)[0].category_code == expected
-    assert made.give_out((), 1)[0].category_code == "GAME"
-
-
-def test_turns_are_kept_when_counters_are_read_and_lists_change(clock):
-    lists = lists_of(*(entry(number) for number in range(10)))
-    made = network(lists, clock)
-    first = {url.url for url in made.give_out((), 5)}
-    made.read_counts(lambda since, until: {})
-    made.arrange(lists)
-    second = {url.url for url in made.give_out((), 5)}
-    made.arrange(lists_of(*(entry(number) for number in range(12))))
-    assert not first & second
-    assert {url.url for url in made.give_out((), 2)} == {entry(10).url, entry(11).url}
-
-
-def test_categories_limits_and_rules_hold_for_turns_too(clock):
-    lists = lists_of(*(entry(n, category=("NEWS", "GAME", "IGO")[n % 3]) for n in range(30)))
-    made = network(lists, clock)
-    assert {url.category_code for _ in range(9) for url in made.give_out({"GAME"}, 3)} == {"GAME"}
-    assert len(made.give_out({"GAME"}, 25)) == 10
-    assert len(made.give_out({"GAME", "NOSUCH"}, 9999)) == 10
-    assert made.give_out((), 0) == made.give_out((), -1) == made.give_out({"NOSUCH"}, 5) == []
-    assert len(made.give_out((), 9999)) == 30
-    assert made.give_out({"MISC"}, 5) == []
-
-
-@given(
-    counts=st.dictionaries(st.integers(0, 19), st.integers(0, 50)),
-    asked=st.lists(st.tuples(st.integers(0, 19), st.sets(st.sampled_from(("NEWS", "GAME", "IGO")))), max_size=15),
-)
-def test_turns_are_what_counting_at_once_would_give(counts, asked):
-    """Against a program that counts each URL that it gives out and sorts everything anew each time."""
-    entries = [entry(n, category=("NEWS", "GAME", "IGO")[n % 3]) for n in range(20)]
-    now = {entries[number].url: count for number, count in counts.items()}
-    made = network(lists_of(*entries), Clock(), now)
-    priorities = {"NEWS": 100, "IGO": 40, "GAME": 20}
-    now = Counter(now)
-    for limit, categories in asked:
-        ranked = sorted(entries, key=lambda e: -priorities[e.category_code] / max(now[e.url], 0.1))
-        expected = [e.url for e in ranked if not categories or e.category_code in categories][:limit]
-        assert [url.url for url in made.give_out(categories, limit)] == expected
-        now.update(expected)
-
-
-@pytest.mark.parametrize(
-    ("today", "since", "until"),
-    [
-        ("2024-01-06", "2023-12-24", "2024-01-07"),  # a Saturday
-        ("2024-01-07", "2023-12-31", "2024-01-14"),  # a Sunday
-        ("2024-01-08", "2023-12-31", "2024-01-14"),
-    ],
-)
-def test_the_weeks_that_count_begin_on_sundays(today, since, until):
-    assert counted_days(date.fromisoformat(today)) == (date.fromisoformat(since), date.fromisoformat(until))
-
-
-# With the database --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -257,17 +149,73 @@ def test_many_at_once_make_one_reading(filled, selection, queries):
     assert queries.made["counts"] <= 2  # finished days and recent ones
 
 
-def test_a_changed_list_or_rule_is_seen_and_an_unchanged_one_is_not_read(filled, dsn, selection, queries):
+def test_a_slow_database_occupies_few_threads_and_no_memory(filled, selection, queries):
+    """Each request is of a network of its own; the counters do not answer before the end."""
+    queries.free.clear()
+    waited = []
+
+    def ask(asn: int) -> None:
+        began = time.monotonic()
+        assert len(selection.select("IT", asn, (), 5)) == 5
+        waited.append(time.monotonic() - began > PATIENCE_S / 2)
+
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            list(threads.map(ask, range(1, 301)))
+        assert len(selection._readings) == MOST_READINGS
+        # Without a bound all of the first 64 networks would have been waited for.
+        assert MOST_WAITING <= sum(waited) <= MOST_READINGS // 2
+    finally:
+        queries.free.set()
+    settle(selection)
+
+
+def test_counts_of_a_network_that_was_forgotten_in_the_queue_are_not_read(filled, selection, queries):
+    queries.free.clear()
+    try:
+        for asn in (1, 2):  # what the two threads read
+            selection._read_counts(selection._networks.setdefault(("IT", asn), Network("IT", asn)))
+        waiting = selection._networks.setdefault(("IT", 3), Network("IT", 3))
+        reading = selection._read_counts(waiting)
+        del selection._networks["IT", 3]
+    finally:
+        queries.free.set()
+    reading.result(30)
+    assert waiting.counted_at == float("-inf")
+    settle(selection)
+    assert selection._networks["IT", 1].counted_at > 0
+
+
+def test_a_changed_list_or_rule_is_seen_and_an_unchanged_one_is_not_read(dsn, selection, queries):
+    fill(dsn, *(entry(number) for number in range(5)), entry(5, category="IGO"))
+    selection.refresh()
     first = selection.lists()
     selection.refresh()
     assert selection.lists() is first
     with psycopg.connect(dsn) as connection:
         connection.execute("UPDATE url_priorities SET priority = -1 WHERE category_code = 'NEWS'")
     selection.refresh()
-    assert selection.select("IT", 1, (), 10) == []
+    assert [url.url for url in selection.select("IT", 1, (), 10)] == [entry(5).url]
     fill(dsn, entry(7, category="GAME"))
     selection.refresh()
     assert [url.url for url in selection.select("IT", 1, (), 10)] == [entry(7).url]
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM url_priorities", "UPDATE url_priorities SET priority = -priority"])
+def test_rules_by_which_nobody_wants_any_url_count_as_missing(filled, dsn, selection, tmp_path, change):
+    with psycopg.connect(dsn) as connection:
+        connection.execute(change)
+    selection.refresh()
+    assert len(selection.select("IT", 1, (), 99)) == 51
+    assert URL_LIST_FALLBACK._value.get() == 1
+    assert len(url_lists.load(tmp_path).candidates("IT")) == 51
+    with psycopg.connect(dsn) as connection:
+        connection.execute("DELETE FROM url_priorities")
+        connection.execute("INSERT INTO url_priorities (category_code, cc, priority) VALUES ('NEWS', 'IT', 1)")
+    selection.refresh()
+    assert URL_LIST_FALLBACK._value.get() == 0
+    assert len(selection.select("IT", 1, (), 99)) == 51
+    assert selection.select("DE", 1, (), 99) == []
 
 
 def test_an_emptied_table_does_not_empty_the_list(filled, dsn, selection):
@@ -348,6 +296,48 @@ def test_the_overview_is_made_once_in_a_while_and_outlives_the_database(filled, 
         pg_cluster.start()
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(url_queries, "STATEMENT_TIMEOUT_MS", 300)
+    monkeypatch.setattr(url_queries, "RULES_TIMEOUT_MS", 300)
+
+
+@contextlib.contextmanager
+def locked(dsn: str, table: str) -> Iterator[None]:
+    """Nobody else reads `table` meanwhile."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield
+        connection.rollback()
+
+
+def test_an_overview_that_takes_too_long_fails_once_for_all_who_wait(filled, dsn, queries, clock, impatient):
+    overview = UrlOverview(queries, now=clock)
+
+    def ask(_number: int) -> type[Exception]:
+        with pytest.raises((psycopg.errors.QueryCanceled, ApiError)) as caught:
+            overview.rows()
+        return type(caught.value)
+
+    with locked(dsn, "counters_input"), ThreadPoolExecutor(8) as threads:
+        assert Counter(threads.map(ask, range(8))) == {psycopg.errors.QueryCanceled: 1, ApiError: 7}
+        assert queries.made["last_days"] == 1
+    with pytest.raises(ApiError, match="Try again"):
+        overview.rows()
+    clock.at += FAILURE_KEPT_S
+    rows = overview.rows()
+    assert len(rows) == 52
+    clock.at += KEPT_S
+    with locked(dsn, "counters_input"):
+        assert overview.rows() == overview.rows() == rows
+    assert queries.made["last_days"] == 3
+
+
+def test_reading_rules_has_a_limit(dsn, queries, impatient):
+    with locked(dsn, "url_priorities"), pytest.raises(psycopg.errors.QueryCanceled):
+        queries.rules()
+
+
 def test_a_full_disk_costs_only_the_file(filled, queries, tmp_path):
     (tmp_path / "file").write_text("")
     made = UrlSelection(queries, tmp_path / "file" / "below")
@@ -364,16 +354,39 @@ def test_networks_that_come_up_at_the_same_time_do_not_trip_over_each_other(fill
         assert list(threads.map(ask, range(1, 400, 50))) == [{5}] * 8
 
 
-def test_a_network_that_is_not_arranged_yet_costs_nothing():
-    assert Network("IT", 1).cost() == 0
+def test_a_thousand_networks_that_ask_in_turn_are_all_remembered(filled, selection, queries):
+    for asn in range(1, 1001):
+        selection.select("IT", asn, (), 5)
+    settle(selection)
+    before = queries.made.copy()
+    for _ in range(3):
+        for asn in range(1, 1001):
+            assert len(selection.select("IT", asn, (), 5)) == 5
+    assert queries.made == before
 
 
-def test_networks_that_nobody_asks_for_any_more_are_forgotten(filled, selection):
-    for asn in range(600):
+@pytest.mark.parametrize(("bound", "value"), [("_KEPT_NETWORKS", 50), ("_KEPT_BYTES", 500_000)])
+def test_networks_that_nobody_asks_for_any_more_are_forgotten(filled, selection, monkeypatch, bound, value):
+    monkeypatch.setattr(url_selection, bound, value)
+    for asn in range(200):
         selection.select("IT", asn + 1, (), 5)
     settle(selection)
-    assert len(selection._networks) == 512
-    assert ("IT", 600) in selection._networks
+    assert 40 < len(selection._networks) < 90
+    assert ("IT", 200) in selection._networks
+    assert selection._costs.keys() == selection._networks.keys()
+    assert selection._kept_bytes == sum(selection._costs.values())
+
+
+def test_nobody_keeps_lists_that_are_no_longer_in_use(filled, dsn, selection):
+    for asn in range(1, 20):
+        selection.select("IT", asn, (), 5)
+    settle(selection)
+    before = weakref.ref(selection.lists())
+    fill(dsn, entry(1), entry(51, "it"))
+    selection.refresh()
+    gc.collect()
+    assert before() is None
+    assert len(selection.select("IT", 1, (), 9)) == 2
 
 
 def test_a_new_database_and_the_package_begin_with_the_same_rules(dsn):

@@ -167,10 +167,7 @@ def _plan(asked: Asked) -> Plan:
 
 
 def _asked(fields: Fields) -> Asked:
-    """Read a request. What it says that no probe needs here is checked all the same, so that mistakes are seen."""
-    for name in ("platform", "software_name", "software_version"):
-        fields.text(name)
-    fields.boolean("on_wifi", default=False)
+    """Read what is of use here. What else probes say (platform, software, on_wifi) is not looked at, whatever it is."""
     charging = fields.boolean("charging", default=True)
     if fields.text("run_type", "timed") == "manual":
         count = URLS_MANUAL
@@ -203,16 +200,17 @@ def _asn(fields: Fields) -> int:
 
 
 def _categories(fields: Fields) -> tuple[str, ...]:
-    """Return the category codes asked for, a list or a text with commas; empty for all."""
+    """Return the category codes asked for, a list (nulls count for nothing) or a text with commas; empty for all."""
     name = "category_codes"
     value = fields.raw(name)
     if isinstance(value, str):
         value = value.split(",")
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    items = [item for item in value if item is not None] if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) for item in items):
         raise fields.wrong(name, "must be a list of codes, or codes with commas in between")
-    codes = sorted({code for item in value if (code := item.strip().upper())})
+    codes = sorted({code for item in items if (code := item.strip().upper())})
     if len(codes) > _MAX_CATEGORIES:
         raise fields.wrong(name, f"holds more than {_MAX_CATEGORIES} codes")
     if not all(_CATEGORY.fullmatch(code) for code in codes):

@@ -99,8 +99,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_received_bytes: int = 32 * 1024 * 1024
     # Largest request body after decompression, in bytes.
     max_inflated_bytes: int = 64 * 1024 * 1024
-    # Number of bodies above 4 MiB that one worker handles at the same time; others wait a little, then get 503.
-    large_bodies_at_once: int = 2
+    # Bodies above 8 MiB that one worker handles at once, and four times as many above 1 MiB; others wait, then get 503.
+    large_bodies_at_once: int = 1
     # Whether readers have quotas of server time; probes never have.
     quotas_enabled: bool = True
     # Number of times the quota of one address that the network around it has (IPv4 /24, IPv6 /48).

@@ -1,5 +1,6 @@
 """Is a decompressed body a measurement? Checked without building its values wherever the JSON is strict."""
 
+import codecs
 import threading
 from typing import Any
 
@@ -12,6 +13,7 @@ MAX_LENIENT_BYTES = 16 * 1024 * 1024
 """Largest body, in bytes, that the tolerant decoder may take: it builds all values, many times the text's size."""
 
 _FORMATS = ("json", "yaml")
+_PIECE = 1024 * 1024  # bytes of UTF-8 checked at once: as text they may take four times as much
 _lenient_lock = threading.Lock()  # one tolerant decoding at a time in a process bounds its memory
 
 
@@ -32,7 +34,7 @@ def check_submission(body: bytes) -> None:
     """
     try:
         envelope = _decoder.decode(body)
-        _check_utf8(body)
+        check_utf8(body)
     except msgspec.ValidationError:
         raise bad_request("The body is not a JSON object. Send the envelope or the measurement.") from None
     except RecursionError:
@@ -41,7 +43,7 @@ def check_submission(body: bytes) -> None:
         _check_lenient(body)
         return
     if envelope.format and envelope.content:
-        first = bytes(envelope.content).lstrip()[:1]
+        first = bytes(memoryview(envelope.content)[:1])
         _check_format(decode_lenient(bytes(envelope.format)), is_object=first == b"{", is_text=first == b'"')
 
 
@@ -60,6 +62,15 @@ def decode_lenient(body: bytes) -> Any:
             raise bad_request(str(error)) from None
 
 
+def check_utf8(data: bytes | memoryview) -> None:
+    """Raise UnicodeDecodeError when `data` is not UTF-8; the whole is never built as text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with memoryview(data) as view:
+        for start in range(0, len(view), _PIECE):
+            decoder.decode(view[start : start + _PIECE])
+    decoder.decode(b"", final=True)
+
+
 def _check_lenient(body: bytes) -> None:
     value = decode_lenient(body)
     if not isinstance(value, dict):
@@ -75,8 +86,3 @@ def _check_format(form: object, *, is_object: bool, is_text: bool) -> None:
         raise bad_request("The envelope's format is neither json nor yaml.")
     if not (is_object if name == "json" else is_text):
         raise bad_request("The envelope's content does not match its format: an object for json, text for yaml.")
-
-
-def _check_utf8(body: bytes) -> None:
-    if not body.isascii():
-        body.decode("utf-8")

@@ -14,11 +14,11 @@ import structlog
 from flask import Request
 
 from api import metrics
-from api.clock import ReceiptClock
+from api.clock import ClockWrong, ReceiptClock
 from api.errors import ApiError
 from api.handover import Handover
 from api.repeats import RepeatsElsewhere
-from api.request_body import BodyLimits, read_body
+from api.request_body import BodyLimits, Hash, Place, read_body
 from core.crashpoints import crash_point
 from core.received import Entry, Received
 from core.spool import Spool, SpoolFull
@@ -57,20 +57,25 @@ class Intake:
         self._limits = limits
 
     @contextmanager
-    def body(self, request: Request, route: str) -> Iterator[bytes]:
+    def body(self, request: Request, route: str, *hashes: Hash) -> Iterator[bytes]:
         """Give the decompressed body of a request; what is refused in here is counted under `route`.
+
+        The `hashes` are updated with it while it is decompressed. It is not kept here: it goes when the caller lets go.
 
         Raises:
             ApiError: 400, 408, 413, 415 or 503, see `read_body`.
         """
         with self._limits.place() as place:
             try:
-                body = read_body(request.environ, self._limits, place, metrics.RECEIVED_BYTES.inc)
-                metrics.INFLATED_BYTES.inc(len(body))
-                yield body
+                yield self._read(request, place, hashes)
             except ApiError as error:
                 metrics.MEASUREMENTS_DISCARDED.labels(route, f"status_{error.status}").inc()
                 raise
+
+    def _read(self, request: Request, place: Place, hashes: tuple[Hash, ...]) -> bytes:
+        body = read_body(request.environ, self._limits, place, metrics.RECEIVED_BYTES.inc, hashes)
+        metrics.INFLATED_BYTES.inc(len(body))
+        return body
 
     def store(
         self, key: bytes, arrival_at: Callable[[datetime], Arrival], *, route: str, own_report: bool = False
@@ -84,14 +89,14 @@ class Intake:
             own_report: the report id is made here, so that no other host can have the measurement.
 
         Raises:
-            ApiError: 503 when the disk is full or fails; the measurement is not acknowledged then.
+            ApiError: 503 when the disk is full or fails, or the clock is wrong; it is not acknowledged then.
         """
         with self._received.hold(key) as entry:
             known = entry.received_at
-            received_at = known or self.clock.next()
+            received_at = known or self._time_of_receipt()
             arrival = arrival_at(received_at)
             place: str | None = None
-            if known is not None and (entry.acknowledged or self.spool.confirm(arrival.uid)):
+            if known is not None and (entry.acknowledged or self._confirm(arrival.uid)):
                 place = "this_host"
             elif not own_report and (uid := self._elsewhere.uid(arrival.report_id, arrival.uid)) is not None:
                 arrival, place = arrival._replace(uid=uid), "another_host"
@@ -106,6 +111,19 @@ class Intake:
         metrics.MEASUREMENTS_ACKNOWLEDGED.labels(route).inc()
         return arrival
 
+    def _time_of_receipt(self) -> datetime:
+        try:
+            return self.clock.next()
+        except ClockWrong as error:
+            log.error("the clock is wrong, no measurement is taken until it is set", error=str(error))
+            raise _refused("clock", "The clock of the server is wrong") from None
+
+    def _confirm(self, uid: str) -> bool:
+        try:
+            return self.spool.confirm(uid)
+        except OSError as error:
+            raise _failed(error, uid) from None
+
     def _put(self, arrival: Arrival, entry: Entry, received_at: datetime) -> None:
         started = time.perf_counter()
         crash_point("api.before_put")
@@ -119,10 +137,14 @@ class Intake:
         except SpoolFull:
             raise _refused("full", "The disk of the server is full") from None
         except OSError as error:
-            log.error("spool write failed", errno=error.errno, uid=arrival.uid)
-            raise _refused("disk_error", "The server could not store the measurement") from None
+            raise _failed(error, arrival.uid) from None
         crash_point("api.after_put")
         metrics.SPOOL_PUT_SECONDS.observe(time.perf_counter() - started)
+
+
+def _failed(error: OSError, uid: str) -> ApiError:
+    log.error("spool write failed", errno=error.errno, uid=uid)
+    return _refused("disk_error", "The server could not store the measurement")
 
 
 def _refused(reason: str, sentence: str) -> ApiError:

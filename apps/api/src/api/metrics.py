@@ -23,7 +23,11 @@ SPOOL_PUT_SECONDS = Histogram(
     "Time until a measurement was durably in the spool.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-SPOOL_PUT_FAILURES = Counter("api_spool_put_failures", "Measurements refused because the spool failed.", ["reason"])
+SPOOL_PUT_FAILURES = Counter(
+    "api_spool_put_failures",
+    "Measurements refused because the spool failed or the clock is wrong: full, disk_error, clock.",
+    ["reason"],
+)
 REPORTS_OPENED = Counter("api_reports_opened", "Report ids handed out.")
 HANDOVER = Counter("api_handover", "Hand-overs to the fastpath, by result: ok, failed, dropped.", ["result"])
 HANDOVER_QUEUE = Gauge(
@@ -116,7 +120,7 @@ URL_LIST_ENTRIES = Gauge(
 )
 URL_LIST_FALLBACK = Gauge(
     "api_url_list_fallback",
-    "1 while a worker uses test lists of the disk or of the package instead of the database's.",
+    "1 while a worker uses test lists of the disk or of the package, or default rules, instead of the database's.",
     multiprocess_mode="livemax",
 )
 URL_LIST_READS = Counter("api_url_list_reads", "Looks at the test lists in the database, by result.", ["result"])

@@ -5,14 +5,14 @@ the number of times that it was measured lately, at least 0.1. URLs are given ou
 positive priority never; among equal weights the order is that of the candidates.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from heapq import merge
-from itertools import islice
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from api.url_counts import Counts, UrlNumbers, compact
 from core.testlists import GLOBAL, Entry
 
 ANY = "*"
@@ -44,9 +44,6 @@ class TestUrl(msgspec.Struct, frozen=True):
 
 Place = tuple[float, int]
 """Weight with the sign turned round, and number of the candidate: ascending order is the order of giving out."""
-
-Ranked = Mapping[str, list[Place]]
-"""The candidates with a positive priority by category, each category in its order of giving out."""
 
 
 def weight(priority: int, count: float) -> float:
@@ -106,7 +103,9 @@ class Candidates:
     A host serves some 250 countries, so what the global list has in common for all of them is held once.
     """
 
-    def __init__(self, own: Iterable[Entry], rules: Rules, cc: str, everywhere: "Candidates | None" = None) -> None:
+    def __init__(
+        self, own: Iterable[Entry], rules: Rules, cc: str, numbers: UrlNumbers, everywhere: "Candidates | None" = None
+    ) -> None:
         """Take the entries of country `cc` (upper case) after those of the global list, `everywhere`."""
         self.rules = rules
         own = tuple(own)
@@ -114,10 +113,12 @@ class Candidates:
         self.entries: tuple[Entry, ...] = shared + own
         self.urls: list[TestUrl] = [*(everywhere.urls if everywhere else ()), *map(_told, own)]
         self.priorities = [rules.priority(entry, cc) for entry in self.entries]
-        self._everywhere = everywhere
-        self._own_numbers: dict[str, int] = {}
-        for number, entry in enumerate(own, len(shared)):
-            self._own_numbers.setdefault(entry.url, number)
+        own_numbers = numbers.of(entry.url for entry in own)
+        self.url_numbers: array[int] = compact([*(everywhere.url_numbers if everywhere else ()), *own_numbers])
+        """The number of the URL of each candidate."""
+        own_by_url = {url_number: number for number, url_number in enumerate(own_numbers, len(shared))}
+        self.by_url: tuple[Mapping[int, int], ...] = (*(everywhere.by_url if everywhere else ()), own_by_url)
+        """For each list, the candidate by the number of its URL; a URL can be on both."""
         places: list[Place] = list(everywhere.places) if everywhere else []
         for number, priority in enumerate(self.priorities):
             if number >= len(places):
@@ -131,17 +132,12 @@ class Candidates:
         """Return the number of candidates."""
         return len(self.entries)
 
-    def numbers(self, url: str) -> Iterator[int]:
-        """Return the candidates with this URL; it can be in both lists."""
-        if self._everywhere is not None:
-            yield from self._everywhere.numbers(url)
-        number = self._own_numbers.get(url)
-        if number is not None:
-            yield number
-
     @cached_property
-    def unmeasured(self) -> Ranked:
-        """The order when nothing was measured yet; shared by all networks."""
+    def unmeasured(self) -> Mapping[str, list[Place]]:
+        """The candidates with a positive priority by category, in order when nothing was measured yet.
+
+        All networks share it.
+        """
         ranked: dict[str, list[Place]] = {}
         for entry, priority, place in zip(self.entries, self.priorities, self.places, strict=True):
             if priority > 0:
@@ -150,27 +146,24 @@ class Candidates:
             places.sort()
         return ranked
 
-    def ranked(self, counts: Mapping[str, float]) -> Ranked:
-        """Return the order when URLs were measured as often as `counts` says by URL."""
-        measured: dict[str, list[Place]] = {}
-        moved: set[int] = set()
-        for url, count in counts.items():
-            for number in self.numbers(url):
-                priority = self.priorities[number]
-                if count > LEAST_COUNT and priority > 0:
-                    moved.add(number)
-                    category = self.entries[number].category_code
-                    measured.setdefault(category, []).append((-weight(priority, count), number))
-        ranked = dict(self.unmeasured)
-        for category, places in measured.items():
-            merged = [place for place in self.unmeasured[category] if place[1] not in moved]
-            merged += places
-            merged.sort()
-            ranked[category] = merged
-        return ranked
+    def measured(self, counts: Counts) -> "dict[str, array[int]]":
+        """Return the candidates that were measured and have a positive priority by category, each in its order."""
+        ranked: dict[str, list[int]] = {}
+        for _, number in sorted(self._measured(counts)):
+            ranked.setdefault(self.entries[number].category_code, []).append(number)
+        return {category: compact(numbers) for category, numbers in ranked.items()}
 
+    def in_order(self, counts: Counts) -> "array[int]":
+        """Return all candidates with a positive priority by falling weight."""
+        places = list(self._measured(counts))
+        moved = {number for _, number in places}
+        places += [place for ranked in self.unmeasured.values() for place in ranked if place[1] not in moved]
+        places.sort()
+        return compact([number for _, number in places])
 
-def in_order(ranked: Ranked, categories: Collection[str], limit: int) -> Iterator[Place]:
-    """Return the first `limit` places of the wanted categories (none wanted: all) by falling weight."""
-    wanted = [ranked[category] for category in sorted(set(categories)) if category in ranked]
-    return islice(merge(*(wanted if categories else ranked.values())), max(limit, 0))
+    def _measured(self, counts: Counts) -> Iterator[Place]:
+        for url_number, count in counts.items():
+            for numbers in self.by_url:
+                number = numbers.get(url_number)
+                if number is not None and self.priorities[number] > 0:
+                    yield -weight(self.priorities[number], count), number

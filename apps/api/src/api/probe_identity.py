@@ -106,7 +106,9 @@ def _check_client_id(text: str, name: str) -> None:
 
 def _check_facts(fields: Fields) -> None:
     for name in _FACTS:
-        fields.text(name, longest=_LONGEST_FACT)
+        value = fields.raw(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):  # probes tell bandwidths as numbers
+            fields.text(name, longest=_LONGEST_FACT)
     tests = fields.raw("supported_tests")
     if tests is None:
         return

@@ -37,7 +37,6 @@ FREE_PATHS = frozenset(
         "/api/_/check-in",
         "/api/_/check_report_id",
         "/api/v1/collectors",
-        "/api/v1/geolookup",
         "/api/v1/login",
         "/api/v1/manifest",
         "/api/v1/register",

@@ -1,5 +1,6 @@
 """Opening a report, submitting measurements to it, closing it (the path of most released probes)."""
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -10,14 +11,14 @@ from api import metrics
 from api.documents import check_submission
 from api.errors import ApiError, bad_request
 from api.intake import Arrival
-from api.params import Params
+from api.params import check_query
 from api.probe_place import compare_place
 from api.request_body import BodyLimits, read_body
 from api.responses import NO_CACHE, json_response
 from api.services import services
 from core.envelope import DocumentError, decode_json
-from core.ids import IdentifierError, ReportId, new_measurement_uid, new_report_id, parse_report_id
-from core.received import received_key
+from core.ids import IdentifierError, ReportId, measurement_uid_of, new_report_id, parse_report_id
+from core.received import received_hash
 
 BACKEND_VERSION = "1.3.5"
 """Value on the wire; probes of every generation know it."""
@@ -67,13 +68,15 @@ def receive_measurement(rid: str) -> Response:
         metrics.MEASUREMENTS_DISCARDED.labels(ROUTE, reason).inc()
         return json_response({}, cache=NO_CACHE)
     intake = services().intake
-    with intake.body(request, ROUTE) as body:
+    sha512, key = hashlib.sha512(), received_hash(rid)
+    with intake.body(request, ROUTE, sha512, key) as body:
         check_submission(body)
 
         def arrival_at(received_at: datetime) -> Arrival:
-            return Arrival(new_measurement_uid(received_at, report_id.cc, report_id.test_name, body), rid, body)
+            uid = measurement_uid_of(received_at, report_id.cc, report_id.test_name, sha512.hexdigest())
+            return Arrival(uid, rid, body)
 
-        stored = intake.store(received_key(rid, body), arrival_at, route=ROUTE)
+        stored = intake.store(key.digest(), arrival_at, route=ROUTE)
     compare_place(report_id.cc, report_id.asn)
     return json_response({"measurement_uid": stored.uid}, cache=NO_CACHE)
 
@@ -86,8 +89,12 @@ def close_report(rid: str) -> Response:  # noqa: ARG001 any id is accepted, sinc
 
 @blueprint.get("/api/_/check_report_id")
 def check_report_id() -> Response:
-    """Say that a report exists, which some old clients ask; nothing about reports is stored."""
-    Params(request).report_id(required=False)
+    """Say that a report exists, whatever its id, since old clients poll this; nothing about reports is stored.
+
+    Raises:
+        ApiError: 400 for a query that is no text.
+    """
+    check_query(request.query_string)
     return json_response({"v": 0, "found": True}, cache="max-age=1")
 
 

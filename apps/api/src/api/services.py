@@ -130,7 +130,9 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
     probe_config = ProbeConfig(settings.probe_config_directory, Path(settings.state_directory) / COPIES)
     probe_config.start()
     url_queries = UrlQueries(pool)
-    url_selection = UrlSelection(url_queries, Path(settings.state_directory))
+    url_selection = UrlSelection(
+        url_queries, Path(settings.state_directory), most_waiting=max(1, settings.threads // 4)
+    )
     url_selection.start()
     limits = BodyLimits(settings.max_received_bytes, settings.max_inflated_bytes, settings.large_bodies_at_once)
     return Services(

@@ -1,8 +1,8 @@
 """The lists and rules that one worker works with, and the last good ones on disk.
 
 Where they come from, in this order: the database; the file that this host wrote when the database last answered; the
-sample list of the package. A database without any list counts as one that does not answer: a probe that is told no URL
-stops its test.
+sample list of the package. A database without any list counts as one that does not answer, and rules by which nobody
+wants any URL count as missing: a probe that is told no URL stops its test.
 """
 
 import contextlib
@@ -10,12 +10,14 @@ import fcntl
 import os
 import threading
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from api.priorities import Candidates, Rule, Rules
+from api.url_counts import UrlNumbers
 from api.url_queries import Contents
 from core.testlists import GLOBAL, SAMPLE, Entry, read_lists
 
@@ -39,15 +41,26 @@ class TestLists:
 
     __test__ = False  # the name is no business of the test runner's
 
-    def __init__(self, contents: Contents, source: str) -> None:
-        """Arrange `contents`; `source` says where they are from: database, disk or sample."""
+    def __init__(self, contents: Contents, source: str, numbers: UrlNumbers | None = None) -> None:
+        """Arrange `contents`.
+
+        Args:
+            contents: the entries and rules.
+            source: where they are from: database, disk or sample.
+            numbers: those of the lists before; counts that are known by number then hold for both.
+        """
         self.contents = contents
+        self.numbers = numbers or UrlNumbers()
         self.source = source
         self.rules = Rules(contents.rules)
+        self.rules_are_default = not _anything_wanted(contents.entries, self.rules)
+        """No entry has a positive priority by the rules of `contents`: the rules of a new database replace them."""
+        if self.rules_are_default:
+            self.rules = Rules(default_rules())
         self._by_country = defaultdict[str, list[Entry]](list)
         for entry in contents.entries:
             self._by_country[entry.cc.upper()].append(entry)
-        self._everywhere = Candidates(self._by_country.get(GLOBAL, ()), self.rules, GLOBAL)
+        self._everywhere = Candidates(self._by_country.get(GLOBAL, ()), self.rules, GLOBAL, self.numbers)
         self._candidates: dict[str, Candidates] = {GLOBAL: self._everywhere}
         self._lock = threading.Lock()
 
@@ -63,7 +76,7 @@ class TestLists:
             found = self._candidates.get(cc)
             if found is None:
                 own = self._by_country.get(cc, ())
-                found = self._candidates[cc] = Candidates(own, self.rules, cc, self._everywhere)
+                found = self._candidates[cc] = Candidates(own, self.rules, cc, self.numbers, self._everywhere)
         return found
 
 
@@ -75,7 +88,7 @@ class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: tuple[tuple[str, str, str, str, int], ...]
 
 
-def load(directory: Path) -> TestLists | None:
+def load(directory: Path, numbers: UrlNumbers | None = None) -> TestLists | None:
     """Return the last good lists of this host; None when there are none, or they are damaged (which is logged)."""
     path = directory / FILE_NAME
     try:
@@ -86,7 +99,7 @@ def load(directory: Path) -> TestLists | None:
         log.error("last good test lists unreadable; they are written again with the next list", error=str(error))
         return None
     contents = Contents(saved.digest, tuple(map(Entry._make, saved.entries)), tuple(map(Rule._make, saved.rules)))
-    return TestLists(contents, "disk") if contents.entries else None
+    return TestLists(contents, "disk", numbers) if contents.entries else None
 
 
 def save(directory: Path, contents: Contents) -> bool:
@@ -121,12 +134,25 @@ def save(directory: Path, contents: Contents) -> bool:
         return True
 
 
-def sample() -> TestLists:
+def sample(numbers: UrlNumbers | None = None) -> TestLists:
     """Return the list that ships with the package, with the rules that a new database begins with."""
     entries = tuple(sorted(read_lists(SAMPLE).entries))
-    rules = tuple(
+    return TestLists(Contents("sample", entries, default_rules()), "sample", numbers)
+
+
+def default_rules() -> tuple[Rule, ...]:
+    """Return the rules that a new database begins with."""
+    return tuple(
         Rule(category, "*", "*", "*", priority)
         for priority, categories in DEFAULT_PRIORITIES
         for category in categories.split()
     )
-    return TestLists(Contents("sample", entries, rules), "sample")
+
+
+def _anything_wanted(entries: Iterable[Entry], rules: Rules) -> bool:
+    """Whether any entry has a positive priority anywhere."""
+    return any(
+        rules.priority(entry, cc) > 0
+        for entry in entries
+        for cc in ((GLOBAL, *rules.countries) if entry.cc == GLOBAL else (entry.cc.upper(),))
+    )

@@ -16,6 +16,8 @@ CHECKOUT_S = 2.0
 """Longest wait for a connection; a probe may be waiting for the answer."""
 
 STATEMENT_TIMEOUT_MS = 10_000
+RULES_TIMEOUT_MS = 2_000
+"""For the rules alone: a small table, and whoever asks can have those in memory."""
 
 # Every way of changing lists or rules is noticed, by hand included. The tables are small: some 30,000 rows, 20 ms.
 _DIGEST = """SELECT
@@ -73,7 +75,7 @@ class UrlQueries:
     def contents(self, known: str | None) -> Contents | None:
         """Return lists and rules, None when they are still those with the digest `known`."""
         with self._pool.connection(CHECKOUT_S) as connection:
-            _limit(connection)
+            _limit(connection, STATEMENT_TIMEOUT_MS)
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             row = connection.execute(_DIGEST).fetchone()
             assert row is not None
@@ -86,6 +88,7 @@ class UrlQueries:
     def rules(self) -> tuple[Rule, ...]:
         """Return the rules as they are now."""
         with self._pool.connection(CHECKOUT_S) as connection:
+            _limit(connection, RULES_TIMEOUT_MS)
             return _rules(connection.execute(_RULES).fetchall())
 
     def counts(self, cc: str, asn: int, since: date, until: date) -> dict[str, int]:
@@ -94,7 +97,7 @@ class UrlQueries:
         The days are those of measurement start, from `since` to the day before `until`, in UTC.
         """
         with self._pool.connection(CHECKOUT_S) as connection:
-            _limit(connection)
+            _limit(connection, STATEMENT_TIMEOUT_MS)
             statement = _COUNTS_OF_NETWORK if asn else _COUNTS_OF_COUNTRY
             rows = connection.execute(
                 statement.encode(), {"cc": cc, "asn": asn, "since": since, "until": until}
@@ -104,6 +107,7 @@ class UrlQueries:
     def last_days(self, since: date, until: date) -> list[LastDays]:
         """Return for each entry of each list how it fared in its own country; reads the counters of all those days."""
         with self._pool.connection(CHECKOUT_S) as connection:
+            _limit(connection, STATEMENT_TIMEOUT_MS)
             rows = connection.execute(_LAST_DAYS, {"since": since, "until": until}).fetchall()
         return [LastDays(Entry(*row[:4]), *row[4:]) for row in rows]
 
@@ -112,5 +116,5 @@ def _rules(rows: Sequence[tuple[Any, ...]]) -> tuple[Rule, ...]:
     return tuple(sorted(map(Rule._make, rows)))
 
 
-def _limit(connection: Connection[TupleRow]) -> None:
-    connection.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
+def _limit(connection: Connection[TupleRow], milliseconds: int) -> None:
+    connection.execute(f"SET LOCAL statement_timeout = {milliseconds}")

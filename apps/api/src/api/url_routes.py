@@ -4,6 +4,7 @@ import csv
 import io
 import re
 
+import psycopg
 import structlog
 from flask import Blueprint, Response, request
 
@@ -15,6 +16,7 @@ from api.responses import json_response
 from api.services import services
 from api.url_overview import COLUMNS
 from core.db import DatabaseUnavailable
+from core.testlists import GLOBAL
 
 blueprint = Blueprint("test_lists", __name__)
 
@@ -33,10 +35,14 @@ log = structlog.get_logger(__name__)
 
 @blueprint.get("/api/v1/test-list/urls")
 def urls() -> Response:
-    """Return the URLs for a country. Probes ask: what cannot be understood is answered with an empty object."""
+    """Return the URLs for a country, the global list for what is none.
+
+    Probes ask: what cannot be understood otherwise is answered with an empty object.
+    """
     try:
         params = Params(request)
-        cc = _country(params, "country_code", "probe_cc")
+        cc = params.text("country_code") or params.text("probe_cc") or GLOBAL
+        cc = cc.upper() if _COUNTRY.fullmatch(cc) else GLOBAL
         categories = _categories(params, "category_codes", "category_code")
         limit = _limit(params, EVERYTHING)
     except ApiError as error:
@@ -64,7 +70,7 @@ def debug_prioritization() -> Response:
     candidates, counts = network.counts()
     limit = _limit(params, len(candidates))
     items = [_explained(*found) for found in network.explained(_categories(params, "category_codes"), limit)]
-    entries = [{**entry._asdict(), "msmt_cnt": counts.get(entry.url, 0)} for entry in candidates.entries]
+    entries = [{**entry._asdict(), "msmt_cnt": count} for entry, count in zip(candidates.entries, counts, strict=True)]
     rules = [_shown(rule) for rule in candidates.rules.considered(cc)]
     return json_response({"entries": entries, "prio_rules": rules, "test_items": items}, cache=_MAX_AGE_0)
 
@@ -76,7 +82,9 @@ def show_countries_prioritization() -> Response:
     wanted = (params.text("format") or "JSON").upper()
     if wanted not in {"JSON", "CSV"}:
         raise bad_request("Invalid value in parameter format; give JSON or CSV.")
-    rows = services().url_overview.rows()
+    parts = services()
+    with parts.read_slots.one():
+        rows = parts.url_overview.rows()
     if wanted == "JSON":
         return json_response(rows, cache=_MAX_AGE_1)
     text = io.StringIO()
@@ -88,25 +96,23 @@ def show_countries_prioritization() -> Response:
 
 @blueprint.get("/api/_/url-priorities/list")
 def url_priorities() -> Response:
-    """Return all rules; those of the last look at the database while it is away."""
+    """Return all rules; those of the last look at the database while it is away or slow."""
     parts = services()
     try:
-        rules = parts.url_queries.rules()
-    except DatabaseUnavailable:
+        with parts.read_slots.one():
+            rules = parts.url_queries.rules()
+    except (DatabaseUnavailable, psycopg.Error):
         rules = parts.url_selection.lists().rules.rules
     shown = sorted((_shown(rule) for rule in rules), key=lambda rule: tuple(rule.values()))
     return json_response({"rules": shown}, cache=_MAX_AGE_1)
 
 
-def _country(params: Params, *names: str) -> str:
-    """The first of the parameters `names` that is given, in upper case; ZZ when none is."""
-    for name in names:
-        text = params.text(name)
-        if text is not None:
-            if not _COUNTRY.fullmatch(text):
-                raise bad_request(f"Invalid CC value in parameter {name}; give two letters, such as IT.")
-            return text.upper()
-    return "ZZ"
+def _country(params: Params, name: str) -> str:
+    """The parameter `name` in upper case; ZZ when it is not given."""
+    text = params.text(name) or GLOBAL
+    if not _COUNTRY.fullmatch(text):
+        raise bad_request(f"Invalid CC value in parameter {name}; give two letters, such as IT.")
+    return text.upper()
 
 
 def _categories(params: Params, *names: str) -> list[str]:

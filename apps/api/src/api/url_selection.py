@@ -3,7 +3,8 @@
 Requests work with what is in memory. One thread per worker looks now and then whether lists or rules changed; the
 counters of a network are read when somebody of that network asks, about once a minute, by two threads in the
 background, while requests go on with the counts before. Only for a network that nobody asked for lately, a request
-waits, and at most `PATIENCE_S`; others that come meanwhile wait for the same reading.
+waits, and at most `PATIENCE_S`; others that come meanwhile wait for the same reading. Readings are bounded, and so are
+requests that wait at the same time: what comes above goes on without counts, so that a slow database costs no threads.
 
 When the database is away, lists, rules and counts stay as they were; after a restart the lists of the file on disk
 serve, or those of the package (see `url_lists`), and no request waits for a database that is known to be away.
@@ -28,6 +29,7 @@ from api.metrics import (
     URL_LIST_SAVE_FAILURES,
 )
 from api.priorities import TestUrl
+from api.url_counts import UrlNumbers
 from api.url_lists import TestLists
 from api.url_networks import Network
 from api.url_queries import UrlQueries
@@ -55,8 +57,12 @@ _PAUSE_FACTOR = 20
 
 _PAUSE_AFTER_ERROR_S = 300.0
 
-_KEPT_NETWORKS = 512
-_KEPT_COST = 400_000  # some 80 MB
+MOST_READINGS = 64
+MOST_WAITING = 4
+"""Requests of a worker that wait for counters at the same time, unless it is told otherwise."""
+
+_KEPT_NETWORKS = 2048
+_KEPT_BYTES = 200_000_000
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +77,13 @@ class UrlSelection:
         *,
         lists_refresh_s: float = LISTS_REFRESH_S,
         counts_refresh_s: float = COUNTS_REFRESH_S,
+        most_waiting: int = MOST_WAITING,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read from `queries`, keep the last good lists in `directory`. Nothing is read before `start`."""
+        """Read from `queries`, keep the last good lists in `directory`. Nothing is read before `start`.
+
+        `most_waiting` is the number of requests that may wait for counters at the same time: a part of the threads.
+        """
         self._queries = queries
         self._directory = directory
         self._lists_refresh_s = lists_refresh_s
@@ -84,7 +94,11 @@ class UrlSelection:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._networks: OrderedDict[tuple[str, int], Network] = OrderedDict()
+        self._numbers = UrlNumbers()
+        self._costs: dict[tuple[str, int], int] = {}
+        self._kept_bytes = 0
         self._readings: dict[tuple[str, int], Future[None]] = {}
+        self._waiting = threading.BoundedSemaphore(most_waiting)
         self._readers = ThreadPoolExecutor(2, thread_name_prefix="url-counts")
         self._away = False
         self._unsaved = False
@@ -147,9 +161,7 @@ class UrlSelection:
             log.warning("the database holds no test list; load one with: analysis update-test-lists --from DIRECTORY")
             self._fall_back()
         elif contents is not None:
-            lists = TestLists(contents, "database")
-            with self._lock:
-                self._use(lists)
+            self._change(TestLists(contents, "database", self._numbers))
             self._unsaved = True
         if self._unsaved:
             self._save()
@@ -162,17 +174,31 @@ class UrlSelection:
                 log.exception("test lists not refreshed; the ones in use stay")
             self._stop.wait(AWAY_REFRESH_S if self._away else self._lists_refresh_s)
 
+    def _change(self, lists: TestLists) -> None:
+        """Go over to other lists. Nobody keeps the ones before: a network that is idle would for hours."""
+        with self._lock:
+            countries = {cc for cc, _ in self._networks}
+        for cc in countries:  # here, so that no request has to
+            assert lists.candidates(cc).unmeasured is not None
+        with self._lock:
+            self._use(lists)
+            networks = list(self._networks.values())
+        for network in networks:
+            network.arrange(lists)
+
     def _fall_back(self) -> None:
         """Use the lists of the disk or of the package, unless there are better ones in use."""
         with self._lock:
             if self._lists is not None:
                 return
-            self._use(url_lists.load(self._directory) or url_lists.sample())
+            self._use(url_lists.load(self._directory, self._numbers) or url_lists.sample(self._numbers))
 
     def _use(self, lists: TestLists) -> None:
         self._lists = lists
         URL_LIST_ENTRIES.set(len(lists))
-        URL_LIST_FALLBACK.set(lists.source != "database")
+        URL_LIST_FALLBACK.set(lists.source != "database" or lists.rules_are_default)
+        if lists.rules_are_default:
+            log.error("no URL has a positive priority; default rules serve until the table url_priorities is put right")
         log.info("test lists in use", source=lists.source, entries=len(lists), rules=len(lists.rules.rules))
         self._ready.set()
 
@@ -186,29 +212,27 @@ class UrlSelection:
 
     def _network(self, cc: str, asn: int) -> Network:
         """The network, with counts that are not too old and in the order of the lists in use."""
-        lists = self.lists()
         key = (cc, asn)
         with self._lock:
             network = self._networks.get(key)
-            new = network is None
             if network is None:
                 network = self._networks[key] = Network(cc, asn, now=self._now)
             self._networks.move_to_end(key)
+        network.arrange(self.lists())
         if self._now() >= network.due_at:
             reading = self._read_counts(network)
             if reading is not None and self._now() - network.counted_at > COUNTS_USABLE_S:
                 self._wait(reading)
-        network.arrange(lists)
-        if new:
-            self._forget_some()
+                network.arrange(self.lists())
+        self._charge(network)
         return network
 
     def _read_counts(self, network: Network) -> "Future[None] | None":
-        """Have the counters read, unless somebody does already; None when the database is away."""
+        """Have the counters read, unless somebody does already; None when the database is away or has enough to do."""
         key = (network.cc, network.asn)
         with self._lock:
             running = self._readings.get(key)
-            if running is not None or self._away or self._stop.is_set():
+            if running is not None or self._away or self._stop.is_set() or len(self._readings) >= MOST_READINGS:
                 return running
             reading = self._readings[key] = Future[None]()
         try:
@@ -221,10 +245,11 @@ class UrlSelection:
         began = time.monotonic()
         pause = self._counts_refresh_s
         try:
-            if self._away:  # since this was put into the queue
+            if self._away or self._forgotten(network):  # since this was put into the queue
                 return
-            network.read_counts(lambda since, until: self._queries.counts(network.cc, network.asn, since, until))
-            network.arrange(self.lists())
+            network.read_counts(
+                lambda since, until: self._queries.counts(network.cc, network.asn, since, until), self._numbers
+            )
             URL_COUNTS_READ.labels("ok").inc()
             pause = max(pause, _PAUSE_FACTOR * (time.monotonic() - began))
         except (DatabaseUnavailable, psycopg.Error) as error:
@@ -241,12 +266,19 @@ class UrlSelection:
             self._readings.pop(key, None)
         reading.set_result(None)
 
-    @staticmethod
-    def _wait(reading: "Future[None]") -> None:
+    def _forgotten(self, network: Network) -> bool:
+        with self._lock:
+            return self._networks.get((network.cc, network.asn)) is not network
+
+    def _wait(self, reading: "Future[None]") -> None:
+        if not self._waiting.acquire(blocking=False):
+            return
         try:
             reading.result(PATIENCE_S)
         except TimeoutError:
             log.warning("counters not read in time; URLs are chosen without them")
+        finally:
+            self._waiting.release()
 
     def _failed(self, error: Exception) -> None:
         """Tell it, without what the server quotes of a query; leave a database alone that is away."""
@@ -255,10 +287,14 @@ class UrlSelection:
         text = str(error) if away else type(error).__name__
         log.error("URLs are chosen with what is known already; the database failed", error=text)
 
-    def _forget_some(self) -> None:
+    def _charge(self, network: Network) -> None:
+        """Note how much memory a network takes, and forget those that nobody asked for longest if it is too much."""
+        key, cost = (network.cc, network.asn), network.cost()
         with self._lock:
-            costs = {key: network.cost() for key, network in self._networks.items()}
-            total = sum(costs.values())
-            while len(self._networks) > 1 and (len(self._networks) > _KEPT_NETWORKS or total > _KEPT_COST):
-                key, _ = self._networks.popitem(last=False)
-                total -= costs[key]
+            if self._networks.get(key) is not network:
+                return
+            self._kept_bytes += cost - self._costs.get(key, 0)
+            self._costs[key] = cost
+            while len(self._networks) > _KEPT_NETWORKS or (self._kept_bytes > _KEPT_BYTES and len(self._networks) > 1):
+                oldest, _ = self._networks.popitem(last=False)
+                self._kept_bytes -= self._costs.pop(oldest, 0)

@@ -102,7 +102,12 @@ def new_measurement_uid(now: datetime, cc: str, test_name: str, body: bytes) -> 
 
     The hash is the first 16 hexadecimal digits of the body's SHA-512.
     """
-    digest = hashlib.sha512(body).hexdigest()[:16]
+    return measurement_uid_of(now, cc, test_name, hashlib.sha512(body).hexdigest())
+
+
+def measurement_uid_of(now: datetime, cc: str, test_name: str, sha512: str) -> str:
+    """Return the uid as `new_measurement_uid` does, for a body whose SHA-512 is known in hexadecimal digits."""
+    digest = sha512[:16]
     return str(MeasurementUid(now.astimezone(UTC), cc, test_name.replace("_", ""), digest))
 
 

@@ -132,7 +132,7 @@ def test_what_probes_are_told_is_closed_to_other_accounts(host: Host) -> None:
     assert host.check_output(f"ooni-api check-probe-config {DIRECTORY}") == "ooni-api: the probe configuration is fine."
     directory = host.file(DIRECTORY)
     assert (directory.user, directory.group, directory.mode) == ("root", "ooniapi", 0o750)
-    files = [f"{DIRECTORY}/{name}" for name in host.file(DIRECTORY).listdir()] + ["/etc/ooni/probe_token_keys"]
+    files = [f"{DIRECTORY}/{name}" for name in host.file(DIRECTORY).listdir()] + ["/var/lib/ooni-api/probe_token_keys"]
     assert len(files) == 8
     for name in files:
         found = host.file(name)
@@ -153,7 +153,7 @@ def test_probe_that_logged_in_is_told_the_tor_targets_byte_for_byte(host: Host, 
 def test_secrets_of_probes_are_in_no_log(host: Host) -> None:
     secrets = json.loads(host.file(f"{DIRECTORY}/psiphon-config.json").content_string).values()
     logged = host.check_output("journalctl --output json --no-pager; ps -e -o args")
-    for secret in [*secrets, *host.file("/etc/ooni/probe_token_keys").content_string.split()]:
+    for secret in [*secrets, *host.file("/var/lib/ooni-api/probe_token_keys").content_string.split()]:
         assert len(secret) == 64
         assert secret not in logged
 

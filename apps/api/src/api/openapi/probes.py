@@ -24,22 +24,24 @@ TAG = "probe services"
 
 _TOKEN_EXAMPLE = "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"  # noqa: S105 an example
 _SHORT = text(maxLength=200)
-_FACT = text(maxLength=1000)
+_CATEGORY = text("[A-Za-z]{1,30}")
+_SECRET = text(maxLength=1000)
+_FACT: Schema = {"anyOf": [_SECRET, {"type": "number"}]}
 _COUNTRY_CODE = Parameter("country_code", TEXT, "Makes no difference.", example="IT")
 
 _CHECK_IN_BODY = Body(
     asked(
         {
             "charging": BOOLEAN,
-            "on_wifi": BOOLEAN,
-            "platform": _SHORT,
+            "on_wifi": {},
+            "platform": {},
             "probe_asn": text("(AS[0-9]{1,10})?"),
             "probe_cc": text("([A-Za-z]{2})?"),
             "run_type": _SHORT,
-            "software_name": _SHORT,
-            "software_version": _SHORT,
+            "software_name": {},
+            "software_version": {},
             "web_connectivity": asked(
-                {"category_codes": {"anyOf": [listed(text("[A-Za-z]{1,30}"), maxItems=100), text("[A-Za-z,]*")]}}
+                {"category_codes": {"anyOf": [listed(nullable(_CATEGORY), maxItems=100), text("[A-Za-z,]*")]}}
             ),
         }
     ),
@@ -240,7 +242,7 @@ OPERATIONS = (
         TAG,
         "Log a probe in",
         body=Body(
-            asked({"password": _FACT, "username": text(maxLength=4096)}, required=("username",)),
+            asked({"password": _SECRET, "username": text(maxLength=4096)}, required=("username",)),
             {"password": "not used", "username": _TOKEN_EXAMPLE},
             "The username is a client id; the password is not looked at.",
         ),

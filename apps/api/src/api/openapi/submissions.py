@@ -17,7 +17,6 @@ from api.openapi.model import (
     text,
 )
 from api.openapi.schemas import REPORT_ID, REPORT_ID_SCHEMA, UID, UID_SCHEMA
-from api.openapi.schemas import report_id as report_id_parameter
 
 TAG = "submissions"
 
@@ -113,8 +112,8 @@ OPERATIONS = (
         "/api/_/check_report_id",
         TAG,
         "Ask if a report exists",
-        text="Every well-formed report id does.",
-        parameters=(report_id_parameter("Which report."),),
+        text="Every one does, since nothing about reports is stored.",
+        parameters=(Parameter("report_id", TEXT, "Which report.", example=REPORT_ID),),
         replies={
             200: Reply(
                 "It does.",
