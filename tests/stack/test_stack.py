@@ -192,19 +192,6 @@ class TestMeasurements:
         assert status == 200
         assert document["uid"] in {row["measurement_uid"] for row in json.loads(listing)["results"]}
 
-    def test_probe_services_are_accepted(self, stage: Stage, sent: Replay) -> None:
-        """The list of tests/acceptance, and whole sessions of three generations, from outside over HTTPS."""
-        url = f"https://{stage.hosts['api1'].fqdn}"
-        done = subprocess.run(
-            stage.operator.acceptance_command(url, stage.certificates()),
-            env=stage.operator.environ,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-
     def test_block_pages_were_recognised(self, stage: Stage, sent: Replay) -> None:
         assert int(stage.hosts["db1"].sql("SELECT count(*) FROM fastpath WHERE confirmed")) > 0
         assert int(stage.hosts["db1"].sql("SELECT sum(measurement_count) FROM counters_country")) >= len(sent.accepted)
@@ -371,6 +358,19 @@ class TestUpgrade:
             replay = Probes(stage, api, f"--count 20 --seed {seed}").finish()
             assert replay.summary["failed"] == 0
             assert missing_rows(stage.hosts["db1"], [document["uid"] for document in replay.accepted]) == set()
+
+    def test_probe_services_are_accepted(self, stage: Stage) -> None:
+        """The list of tests/acceptance, and whole sessions of three generations, of this release, over HTTPS."""
+        url = f"https://{stage.hosts['api1'].fqdn}"
+        done = subprocess.run(
+            stage.operator.acceptance_command(url, stage.certificates()),
+            env=stage.operator.environ,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
 class TestNewHost:
