@@ -248,7 +248,8 @@ def test_same_question_at_the_same_time_reaches_the_api_once(api: Api, front: Fr
                 pool.submit(httpx.get, front.url + path, headers=via(f"198.51.{number}.1"), timeout=60)
                 for number in range(AT_ONCE)
             ]
-            eventually(lambda: front.requests_at_work() == AT_ONCE, "not all questions arrived")
+            # At least: a page that is being made anew keeps its connection at work for a moment after its answer.
+            eventually(lambda: front.requests_at_work() >= AT_ONCE, "not all questions arrived")
         found = [each.result().headers["x-cache-status"] for each in asked]
     assert sorted(found) == ["HIT"] * (AT_ONCE - 1) + ["MISS"]
 
