@@ -13,10 +13,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from flask import Flask
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 from psycopg import sql
 
+from api.app import create_app
+from api.config import ApiSettings
 from core.spool import Spool
 
 RID = "20240101T000000Z_webconnectivity_IE_34245_n1_abcdefghijklmnop"
@@ -154,6 +157,26 @@ def module_dsn(pg_cluster: Any, pg_template: str, request: pytest.FixtureRequest
     yield pg_cluster.dsn(name)
     with psycopg.connect(pg_cluster.dsn(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def module_app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """The application without a server, with a spool and a database that one module shares."""
+    directory = tmp_path_factory.mktemp("app")
+    (directory / "objects").mkdir()
+    app = create_app(
+        ApiSettings(
+            db_uri=module_dsn,
+            spool_directory=str(directory / "spool"),
+            spool_min_free_bytes=1024,
+            state_directory=str(directory / "state"),
+            store_url=f"file://{directory}/objects",
+            fastpath_url="http://127.0.0.1:1",
+            fastpath_timeout_s=0.5,
+        )
+    )
+    yield app
+    app.extensions["api"].close()
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.app import create_app
-from api.config import ApiSettings
 from api.openapi.document import document
 from api.openapi.schemas import REPORT_ID, UID
-from core.spool import Spool
 
 PATHS: dict[str, dict[str, Any]] = document("http://localhost")["paths"]
 
@@ -74,23 +71,9 @@ UNCHECKED = {"/report/{rid}/close", "/files/download/{name}", "/{day}/{name}.jso
 
 
 @pytest.fixture(scope="module")
-def app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    directory = tmp_path_factory.mktemp("hostile")
-    (directory / "objects").mkdir()
-    Spool(directory / "spool", min_free_bytes=0).put(UID, b'{"content":{},"format":"json"}', REPORT_ID)
-    app = create_app(
-        ApiSettings(
-            db_uri=module_dsn,
-            spool_directory=str(directory / "spool"),
-            spool_min_free_bytes=1024,
-            state_directory=str(directory / "state"),
-            store_url=f"file://{directory}/objects",
-            fastpath_url="http://127.0.0.1:1",
-            fastpath_timeout_s=0.5,
-        )
-    )
-    yield app
-    app.extensions["api"].close()
+def app(module_app: Flask) -> Flask:
+    module_app.extensions["api"].intake.spool.put(UID, b'{"content":{},"format":"json"}', REPORT_ID)
+    return module_app
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ The application runs with a real database. Generation is derandomised, so the sa
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -23,11 +22,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from api.app import create_app
-from api.config import ApiSettings
 from api.openapi.document import document
 from api.openapi.schemas import REPORT_ID, UID, URL
-from core.spool import Spool
 
 EXAMPLES = 30
 CHECKS = [
@@ -40,9 +36,7 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    directory = tmp_path_factory.mktemp("schemathesis")
-    (directory / "objects").mkdir()
+def app(module_app: Flask, module_dsn: str) -> Flask:
     with psycopg.connect(module_dsn) as connection:
         connection.execute(
             """INSERT INTO fastpath (measurement_uid, report_id, input, domain, probe_cc, probe_asn, test_name,
@@ -52,21 +46,10 @@ def app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
             [UID, REPORT_ID, URL],
         )
     body = {"input": URL, "probe_cc": "IE", "test_name": "web_connectivity"}
-    spool = Spool(directory / "spool", min_free_bytes=0)
-    spool.put(UID, json.dumps({"content": body, "format": "json"}).encode(), REPORT_ID)
-    app = create_app(
-        ApiSettings(
-            db_uri=module_dsn,
-            spool_directory=str(directory / "spool"),
-            spool_min_free_bytes=1024,
-            state_directory=str(directory / "state"),
-            store_url=f"file://{directory}/objects",
-            fastpath_url="http://127.0.0.1:1",
-            fastpath_timeout_s=0.5,
-        )
+    module_app.extensions["api"].intake.spool.put(
+        UID, json.dumps({"content": body, "format": "json"}).encode(), REPORT_ID
     )
-    yield app
-    app.extensions["api"].close()
+    return module_app
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,12 @@ class Fields:
 
 
 def json_object() -> Fields:
-    """Return the fields of the current request's body, whatever its content type says.
+    """Return the fields of the current request's body, see `json_members`."""
+    return Fields(json_members())
+
+
+def json_members() -> dict[str, Any]:
+    """Return the members of the JSON object in the current request's body, whatever its content type says.
 
     Raises:
         ApiError: 400 `JSON expected` when it is no JSON object, otherwise as `read_body`.
@@ -76,4 +81,4 @@ def json_object() -> Fields:
         value = None
     if not isinstance(value, dict):
         raise ApiError(400, "JSON expected")
-    return Fields(value)
+    return value

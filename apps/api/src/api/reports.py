@@ -3,20 +3,18 @@
 import hashlib
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 from flask import Blueprint, Response, request
 
 from api import metrics
 from api.documents import check_submission
-from api.errors import ApiError, bad_request
+from api.errors import bad_request
 from api.intake import Arrival
+from api.json_fields import json_members
 from api.params import check_query
 from api.probe_place import compare_place
-from api.request_body import BodyLimits, read_body
 from api.responses import NO_CACHE, json_response
 from api.services import services
-from core.envelope import DocumentError, decode_json
 from core.ids import IdentifierError, ReportId, measurement_uid_of, new_report_id, parse_report_id
 from core.received import received_hash
 
@@ -26,10 +24,8 @@ BACKEND_VERSION = "1.3.5"
 SUPPORTED_FORMATS = ("yaml", "json")
 ROUTE = "report"
 
-_MAX_OPEN_BYTES = 1024 * 1024
 _ASN = re.compile(r"AS([0-9]{1,10})", re.ASCII)
 _NOT_IN_IDS = re.compile(r"[^a-z0-9]+", re.ASCII)
-_open_limits = BodyLimits(_MAX_OPEN_BYTES, _MAX_OPEN_BYTES, 1)
 
 blueprint = Blueprint("reports", __name__)
 
@@ -37,7 +33,7 @@ blueprint = Blueprint("reports", __name__)
 @blueprint.post("/report")
 def open_report() -> Response:
     """Hand out a self-describing report id; nothing is stored."""
-    asked = _opening_document()
+    asked = json_members()
     report_id = new_report_id(
         datetime.now(UTC),
         normalise_test_name(asked.get("test_name", "")),
@@ -115,18 +111,6 @@ def normalise_test_name(value: object) -> str:
     """Return the test name in lower case, without the characters that a report id cannot hold."""
     text = value.lower() if isinstance(value, str) else ""
     return _NOT_IN_IDS.sub("", text)[:100]
-
-
-def _opening_document() -> dict[str, Any]:
-    with _open_limits.place() as place:
-        raw = read_body(request.environ, _open_limits, place, lambda _size: None)
-    try:
-        value = decode_json(raw)
-    except DocumentError:
-        value = None
-    if not isinstance(value, dict):
-        raise ApiError(400, "JSON expected")
-    return value
 
 
 def _reason_to_drop(report_id: ReportId) -> str | None:
