@@ -11,10 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from core.counters import COUNTS, TABLES
+
 INSERT = """INSERT INTO fastpath (measurement_uid, report_id, input, domain, probe_cc, probe_asn, test_name,
-    test_name_other, measurement_start_time, scores, anomaly, confirmed, msm_failure)
+    test_name_other, measurement_start_time, scores, anomaly, confirmed, msm_failure, blocking_type)
     VALUES (%(uid)s, '', %(input)s, 'example.org', %(cc)s, %(asn)s, %(test)s, %(other)s, %(start)s, '{}',
-    %(anomaly)s, %(confirmed)s, %(failure)s)"""
+    %(anomaly)s, %(confirmed)s, %(failure)s, %(blocking)s)"""
 
 
 class Rows:
@@ -37,15 +39,15 @@ class Rows:
             "anomaly": False,
             "confirmed": False,
             "failure": False,
+            "blocking": "",
         }
         self.connection.execute(INSERT, values | changes)
 
     def counters(self, table: str) -> list[tuple[Any, ...]]:
         """Every counter with its counts, by day and key."""
-        keys = {"counters_input": "probe_asn, domain, input", "counters_network": "probe_asn", "counters_country": "0"}
+        columns = ", ".join(next(known for known in TABLES if known.name == table).columns)
         return self.connection.execute(
-            f"SELECT measurement_start_day, test_name, probe_cc, {keys[table]}, ok_count, anomaly_count,"
-            f" confirmed_count, failure_count, measurement_count FROM {table} ORDER BY 1, 2, 3, 4, measurement_count"
+            f"SELECT {columns}, {', '.join(COUNTS)} FROM {table} ORDER BY {columns}"
         ).fetchall()
 
 

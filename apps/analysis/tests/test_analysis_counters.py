@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from core.counters import TABLES
+
 
 def metric(directory: Path, name: str) -> float:
     text = (directory / "analysis_update_counters.prom").read_text()
@@ -20,15 +22,15 @@ def metric(directory: Path, name: str) -> float:
 
 
 def test_counts_every_kind_of_row_into_its_exclusive_class(analysis, rows, today):
-    for flags in ({}, {"anomaly": True}, {"anomaly": True, "confirmed": True}, {"confirmed": True}):
+    for flags in ({}, {"anomaly": True, "blocking": "dns"}, {"anomaly": True, "confirmed": True}, {"confirmed": True}):
         rows.add(today, **flags)
     rows.add(today, anomaly=True, confirmed=True, failure=True)
     rows.add(today, asn=1, input="", test=None, other="my_test")
     done = analysis("update-counters")
     assert done.returncode == 0, done.stderr
     assert rows.counters("counters_country") == [
-        (today, "my_test", "IT", 0, 1, 0, 0, 0, 1),
-        (today, "web_connectivity", "IT", 0, 1, 1, 2, 1, 5),
+        (today, "my_test", "IT", 1, 0, 0, 0, 1),
+        (today, "web_connectivity", "IT", 1, 1, 2, 1, 5),
     ]
     assert rows.counters("counters_network") == [
         (today, "my_test", "IT", 1, 1, 0, 0, 0, 1),
@@ -38,6 +40,12 @@ def test_counts_every_kind_of_row_into_its_exclusive_class(analysis, rows, today
         (1, "example.org", ""),
         (30722, "example.org", "https://example.org/"),
     ]
+    month = today.replace(day=1)
+    assert rows.counters("counters_month_country") == [
+        (month, "my_test", "IT", 1, 0, 0, 0, 1),
+        (month, "web_connectivity", "IT", 1, 1, 2, 1, 5),
+    ]
+    assert rows.counters("counters_blocking") == [(today, "web_connectivity", "IT", "dns", 0, 1, 0, 0, 1)]
 
 
 def test_second_run_finds_nothing_and_writes_nothing(analysis, rows, today, tmp_path):
@@ -56,7 +64,7 @@ def test_repairs_counters_that_are_too_high_too_low_missing_or_for_no_row_at_all
     for asn in (1, 2, 3):
         rows.add(today, asn=asn)
     assert analysis("update-counters").returncode == 0
-    right = {table: rows.counters(table) for table in ("counters_input", "counters_network", "counters_country")}
+    right = {table.name: rows.counters(table.name) for table in TABLES}
     execute = rows.connection.execute
     execute("UPDATE counters_input SET ok_count = 7, measurement_count = 7 WHERE probe_asn = 1")
     execute("UPDATE counters_network SET ok_count = -1 WHERE probe_asn = 2")
@@ -75,8 +83,9 @@ def test_repairs_counters_that_are_too_high_too_low_missing_or_for_no_row_at_all
         f"{today} counters_network ndt ZZ 9: 0/0/0/0/4 -> 0/0/0/0/0",
         f"{today} counters_network web_connectivity IT 2: -1/0/0/0/1 -> 1/0/0/0/1",
         f"{today} counters_country web_connectivity IT: 2/0/0/1/3 -> 3/0/0/0/3",
+        f"{today:%Y-%m}: not compared, because counters of its days are wrong",
     }
-    assert rows.counters("counters_country")[0][4] == 2, "a dry run must not change anything"
+    assert rows.counters("counters_country")[0][3] == 2, "a dry run must not change anything"
     assert analysis("update-counters").returncode == 0
     assert {table: rows.counters(table) for table in right} == right
     assert metric(tmp_path, "analysis_counters_repaired_rows") == 5
@@ -93,7 +102,7 @@ def test_one_day_over_the_example_limit_says_how_many_more(analysis, rows, today
 def test_a_hostile_key_is_repaired_and_printed_on_one_line(analysis, rows, today):
     rows.add(today, input="x" * 100_000 + "\n2024-01-01 forged", cc="I\x1b[2JT")
     dry = analysis("update-counters", "--dry-run")
-    assert len(dry.stdout.splitlines()) == 3
+    assert len(dry.stdout.splitlines()) == 6  # five tables, and the month
     assert "\x1b" not in dry.stdout
     assert analysis("update-counters").returncode == 0
     assert analysis("update-counters", "--dry-run").returncode == 0
@@ -133,9 +142,10 @@ def test_full_rebuilds_emptied_counters_of_all_time(analysis, rows, today, long_
     assert analysis("update-counters", "--full").returncode == 0
     right = rows.counters("counters_input")
     assert len(right) == 8
-    rows.connection.execute("TRUNCATE counters_input, counters_network, counters_country")
+    all_right = {table.name: rows.counters(table.name) for table in TABLES}
+    rows.connection.execute(f"TRUNCATE {', '.join(all_right)}")
     assert analysis("update-counters", "--full").returncode == 0
-    assert rows.counters("counters_input") == right
+    assert {table.name: rows.counters(table.name) for table in TABLES} == all_right
 
 
 def test_dates_limit_the_days(analysis, rows, today, long_ago):
@@ -160,6 +170,116 @@ def test_days_whose_rows_are_gone_are_refused_until_told_otherwise(analysis, row
     assert metric(tmp_path, "analysis_job_failed") == 1
     assert analysis("update-counters", "--full", "--empty-days").returncode == 0
     assert [row[0] for row in rows.counters("counters_country")] == [today]
+
+
+def test_months_are_compared_with_their_days_once_each(analysis, rows, today, tmp_path):
+    days = [date(2024, 1, 30), date(2024, 1, 31), date(2024, 2, 1)]
+    for day in days:
+        rows.add(day)
+        rows.add(day, anomaly=True, blocking="dns", input="http://b.example/")
+    assert analysis("update-counters", "--full").returncode == 0
+    assert metric(tmp_path, "analysis_counters_checked_months") == 2
+    right = {table.name: rows.counters(table.name) for table in TABLES}
+    assert rows.counters("counters_month_country") == [
+        (date(2024, 1, 1), "web_connectivity", "IT", 2, 2, 0, 0, 4),
+        (date(2024, 2, 1), "web_connectivity", "IT", 1, 1, 0, 0, 2),
+    ]
+    execute = rows.connection.execute
+    execute("UPDATE counters_month_country SET ok_count = 9 WHERE measurement_start_month = '2024-01-01'")
+    execute(
+        "DELETE FROM counters_month_input WHERE measurement_start_month = '2024-02-01' AND input LIKE '%b.example/'"
+    )
+    execute("UPDATE counters_month_url SET failure_count = -1 WHERE measurement_start_month = '2024-02-01'")
+    execute(
+        "INSERT INTO counters_month_network (measurement_start_month, test_name, probe_cc, probe_asn, ok_count)"
+        " VALUES ('2024-01-01', 'ndt', 'ZZ', 9, 4)"
+    )
+    dry = analysis("update-counters", "--full", "--dry-run")
+    assert dry.returncode == 3
+    assert set(dry.stdout.splitlines()) == {
+        "2024-01 counters_month_country web_connectivity IT: 9/2/0/0/4 -> 2/2/0/0/4",
+        "2024-01 counters_month_network ndt ZZ 9: 4/0/0/0/0 -> 0/0/0/0/0",
+        "2024-02 counters_month_input web_connectivity IT example.org http://b.example/: 0/0/0/0/0 -> 0/1/0/0/1",
+        "2024-02 counters_month_url web_connectivity example.org http://b.example/: 0/1/0/-1/1 -> 0/1/0/0/1",
+        "2024-02 counters_month_url web_connectivity example.org https://example.org/: 1/0/0/-1/1 -> 1/0/0/0/1",
+    }
+    assert analysis("update-counters", "--since", "2024-01-31", "--until", "2024-01-31").returncode == 0
+    assert rows.counters("counters_month_country") == right["counters_month_country"]
+    assert rows.counters("counters_month_url") != right["counters_month_url"], "a month that was not asked for"
+    assert analysis("update-counters", "--full").returncode == 0
+    assert {table.name: rows.counters(table.name) for table in TABLES} == right
+    assert metric(tmp_path, "analysis_counters_repaired_rows") == 3
+
+
+def test_an_hourly_run_compares_the_months_of_the_window_and_one_other_in_turn(analysis, rows, today, tmp_path):
+    months = [date(2024, 1, 1), date(2023, 12, 1), date(2023, 5, 1)]
+    for month in months:
+        rows.add(month)
+    rows.add(today)
+    assert analysis("update-counters", "--full").returncode == 0
+    damage = "UPDATE counters_month_country SET ok_count = 9"
+    wrong = "SELECT measurement_start_month FROM counters_month_country WHERE ok_count = 9 ORDER BY 1 DESC"
+    rows.connection.execute(damage)
+    assert analysis("update-counters", counters_sweep_days=0).returncode == 0
+    assert metric(tmp_path, "analysis_counters_checked_months") == 1
+    assert [month for (month,) in rows.connection.execute(wrong)] == months
+    assert not (tmp_path / "update-counters.month").exists()
+    for left in (months[1:], months[2:], []):
+        assert analysis("update-counters", "--dry-run").returncode == 3
+        assert analysis("update-counters").returncode == 0
+        assert metric(tmp_path, "analysis_counters_checked_months") == 2
+        assert [month for (month,) in rows.connection.execute(wrong)] == left
+    rows.connection.execute(damage)
+    assert analysis("update-counters").returncode == 0
+    assert [month for (month,) in rows.connection.execute(wrong)] == months[1:], "the round begins again"
+
+
+def test_the_month_of_a_day_that_was_wrong_is_compared_at_once(analysis, rows, today, tmp_path):
+    for month in (date(2024, 1, 1), date(2023, 12, 1), date(2023, 5, 1)):
+        rows.add(month)
+    assert analysis("update-counters", "--full").returncode == 0
+    (tmp_path / "update-counters.month").write_text("2024-01-01")
+    rows.add(date(2023, 5, 2))  # by a script that forgets the counters
+    assert analysis("update-counters").returncode == 0
+    assert rows.counters("counters_month_country")[0] == (date(2023, 5, 1), "web_connectivity", "IT", 2, 0, 0, 0, 2)
+    assert metric(tmp_path, "analysis_counters_checked_months") == 2, "this one, and December in turn"
+
+
+def test_counters_of_nothing_are_deleted_because_they_name_inputs(analysis, rows, today, long_ago):
+    rows.add(today)
+    rows.add(long_ago)
+    assert analysis("update-counters", "--full").returncode == 0
+    right = {table.name: rows.counters(table.name) for table in TABLES}
+    for start, table in ((today, "counters_input"), (long_ago, "counters_url"), (long_ago, "counters_month_url")):
+        known = next(one for one in TABLES if one.name == table)
+        values = [start.replace(day=1) if known.period == "month" else start, *("9" for _ in known.keys)]
+        rows.connection.execute(
+            f"INSERT INTO {table} ({', '.join(known.columns)}) VALUES ({', '.join(['%s'] * len(values))})", values
+        )
+    damaged = {table.name: rows.counters(table.name) for table in TABLES}
+    assert analysis("update-counters", "--dry-run").returncode == 0
+    assert {table.name: rows.counters(table.name) for table in TABLES} == damaged
+    done = analysis("update-counters")
+    assert done.returncode == 0
+    assert "counters equal rows" in done.stderr
+    assert {table.name: rows.counters(table.name) for table in TABLES} == right
+
+
+def test_a_month_without_days_is_refused_until_told_otherwise(analysis, rows, today, tmp_path):
+    rows.add(today)
+    assert analysis("update-counters", "--full").returncode == 0
+    rows.connection.execute(
+        "INSERT INTO counters_month_country (measurement_start_month, test_name, probe_cc, measurement_count)"
+        " VALUES ('2015-03-01', 'ndt', 'IT', 4)"
+    )
+    assert analysis("update-counters").returncode == 0, "an ordinary run does months of days"
+    done = analysis("update-counters", "--full")
+    assert done.returncode == 1
+    assert "month=2015-03" in done.stderr
+    assert len(rows.counters("counters_month_country")) == 2
+    assert metric(tmp_path, "analysis_counters_refused_days") == 1
+    assert analysis("update-counters", "--full", "--empty-days").returncode == 0
+    assert [row[0] for row in rows.counters("counters_month_country")] == [today.replace(day=1)]
 
 
 def test_a_second_run_does_not_wait_and_says_so(analysis, rows, dsn):

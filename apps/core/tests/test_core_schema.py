@@ -56,6 +56,19 @@ def test_two_upgrades_at_once_apply_each_file_once(empty_dsn: str, tmp_path: Pat
     assert sorted(results) == [[], ["0001_a.sql", "0002_b.sql"]]
 
 
+def test_an_upgrade_beside_a_long_one_says_that_it_may_simply_run_again(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(schema, "UPGRADE_WAIT_S", 0.2)
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", [schema.UPGRADE_LOCK])
+        assert schema.main(["--dsn", empty_dsn]) == schema.EXIT_FAILED
+    said = capsys.readouterr().err
+    assert "expected while it builds indexes" in said
+    assert "run this again later" in said
+    assert schema.upgrade(empty_dsn) == ALL
+
+
 def test_what_was_applied_is_recorded(empty_dsn: str, tmp_path: Path) -> None:
     directory = _write(tmp_path / "m", m0001_a="CREATE TABLE a ();")
     schema.upgrade(empty_dsn, directory)
@@ -127,6 +140,14 @@ def test_a_failing_migration_leaves_nothing_behind_and_those_before_it_stay(empt
     assert schema.pending(empty_dsn, directory) == ["0002_b.sql", "0003_c.sql"]
     _write(directory, m0002_b="CREATE TABLE b ();")
     assert schema.upgrade(empty_dsn, directory) == ["0002_b.sql", "0003_c.sql"]
+
+
+@pytest.mark.parametrize("first_line", ["-- a table", schema.NO_TRANSACTION])
+def test_a_statement_may_take_as_long_as_it_needs(empty_dsn: str, tmp_path: Path, first_line: str) -> None:
+    text = f"{first_line}\nCREATE TABLE a AS SELECT current_setting('statement_timeout') AS ends_after;"
+    schema.upgrade(empty_dsn, _write(tmp_path / "m", m0001_a=text))
+    with psycopg.connect(empty_dsn) as connection:
+        assert connection.execute("SELECT ends_after FROM a").fetchall() == [("0",)]
 
 
 def test_a_statement_that_refuses_transactions_can_be_a_migration(empty_dsn: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from psycopg import sql
 
 from core import schema
+from core.counters import TABLES
 from core.testnames import KNOWN_TEST_NAMES, SCORED_TEST_NAMES
 
 ALL = [path.name for path in sorted(schema.MIGRATIONS.glob("*.sql"))]
@@ -117,7 +118,7 @@ def test_a_new_partition_is_like_the_others(connection: psycopg.Connection) -> N
         ).fetchall()
 
     assert indexes("fastpath_201105") == indexes("fastpath_202402") == indexes("fastpath_default")
-    assert len(indexes("fastpath_201105")) == 10
+    assert len(indexes("fastpath_201105")) == 16
     _insert(connection, measurement_start_time="2011-05-05")  # far from the day in the uid
     assert connection.execute("SELECT count(*) FROM fastpath_misdated").fetchone() == (1,)
 
@@ -231,19 +232,17 @@ def test_hostile_text_fits_into_every_index(connection: psycopg.Connection) -> N
     )
     _insert(connection, test_name=None, **hostile)
     assert connection.execute("SELECT count(*) FROM fastpath_by_report_id(%s)", [HOSTILE]).fetchone() == (1,)
-    fields = {"counters_input": "test_name, probe_cc, probe_asn, domain, input"}
-    fields["counters_network"] = "test_name, probe_cc, probe_asn"
-    fields["counters_country"] = "test_name, probe_cc"
-    for table, names in fields.items():
-        values = ", ".join("1" if name == "probe_asn" else "%(hostile)s" for name in names.split(", "))
+    for table in TABLES:
+        names = ", ".join(table.keys)
+        values = ", ".join("1" if key == "probe_asn" else "%(hostile)s" for key in table.keys)
         for _ in range(2):
             connection.execute(
-                f"INSERT INTO {table} AS c (measurement_start_day, {names}, ok_count)"
+                f"INSERT INTO {table.name} AS c ({table.time_column}, {names}, ok_count)"
                 f" VALUES ('2024-01-01', {values}, 1)"
-                " ON CONFLICT (measurement_start_day, key) DO UPDATE SET ok_count = c.ok_count + excluded.ok_count",
+                f" ON CONFLICT ({table.time_column}, key) DO UPDATE SET ok_count = c.ok_count + excluded.ok_count",
                 {"hostile": HOSTILE},
             )
-        assert connection.execute(f"SELECT ok_count FROM {table}").fetchall() == [(2,)]
+        assert connection.execute(f"SELECT ok_count FROM {table.name}").fetchall() == [(2,)]
 
 
 def test_counters_of_different_fields_never_share_a_key(connection: psycopg.Connection) -> None:

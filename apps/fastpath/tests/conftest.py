@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from core import counters
 from core.ids import new_measurement_uid
 from core.spool import Spool
 from devstack.postgres import PostgresCluster
@@ -27,9 +28,7 @@ TABLES = (
     "fastpath",
     "fastpath_misdated",
     "obs_openvpn",
-    "counters_input",
-    "counters_network",
-    "counters_country",
+    *(table.name for table in counters.TABLES),
     "fingerprints_dns",
     "fingerprints_http",
 )

@@ -8,8 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from core.counters import TABLES
 from fastpath.row import Row
-from fastpath.store import _TAKE_OUT, COUNTERS, Conflict, RowsRefused, Store, Unavailable, _windows
+from fastpath.store import _TAKE_OUT, Conflict, RowsRefused, Store, Unavailable, _windows
 
 
 @pytest.fixture
@@ -91,9 +92,11 @@ def test_writing_again_changes_nothing_and_says_so(store: Store, fastpath_dsn: s
 
 def test_counts_exclude_each_other(store: Store, fastpath_dsn: str) -> None:
     flags = [(a, c, f) for a in (False, True) for c in (False, True) for f in (False, True)]
-    store.insert([row(n, anomaly=a, confirmed=c, msm_failure=f) for n, (a, c, f) in enumerate(flags)])
-    for table in COUNTERS:
-        counts = f"SELECT ok_count, anomaly_count, confirmed_count, failure_count, measurement_count FROM {table}"
+    store.insert(
+        [row(n, anomaly=a, confirmed=c, msm_failure=f, blocking_type="dns") for n, (a, c, f) in enumerate(flags)]
+    )
+    for table in TABLES:
+        counts = f"SELECT ok_count, anomaly_count, confirmed_count, failure_count, measurement_count FROM {table.name}"
         assert query(fastpath_dsn, counts) == [(1, 1, 2, 4, 8)], table
     assert store.counters_difference() == []
 
@@ -106,11 +109,29 @@ def test_each_table_counts_by_its_own_keys(store: Store, fastpath_dsn: str) -> N
             row(3, probe_asn=4),
             row(4, probe_cc="DE"),
             row(5, test_name="telegram", input="", domain=""),
-            row(6, measurement_start_time=datetime(2024, 1, 3, 0, 0, 0)),  # noqa: DTZ001 the column has no zone
+            row(6, measurement_start_time=at("2024-01-03 00:00:00"), blocking_type="dns"),
+            row(7, measurement_start_time=at("2024-02-01 00:00:00"), blocking_type="tcp_ip"),
         ]
     )
-    sizes = [query(fastpath_dsn, f"SELECT count(*) FROM {table}") for table in COUNTERS]
-    assert sizes == [[(6,)], [(5,)], [(4,)]]
+    sizes = {
+        table.name: query(fastpath_dsn, f"SELECT count(*), count(DISTINCT {table.time_column}) FROM {table.name}")[0]
+        for table in TABLES
+    }
+    assert sizes == {
+        "counters_input": (7, 3),
+        "counters_domain": (5, 3),
+        "counters_url": (5, 3),
+        "counters_network": (6, 3),
+        "counters_country": (5, 3),
+        "counters_blocking": (2, 2),
+        "counters_month_input": (5, 2),
+        "counters_month_network": (5, 2),
+        "counters_month_url": (4, 2),
+        "counters_month_country": (4, 2),
+    }
+    assert query(fastpath_dsn, "SELECT measurement_start_month::text FROM counters_month_country ORDER BY 1")[-1] == (
+        "2024-02-01",
+    )
     assert store.counters_difference() == []
 
 
@@ -254,8 +275,8 @@ def test_replacing_while_another_writes_the_same_row_counts_it_once(
     with other._transaction() as connection:
         if exists:
             connection.execute("DELETE FROM fastpath")
-            for table in COUNTERS:
-                connection.execute(f"DELETE FROM {table}")  # type: ignore[arg-type, unused-ignore]  # tests
+            for table in TABLES:
+                connection.execute(f"DELETE FROM {table.name}")  # type: ignore[arg-type, unused-ignore]  # tests
         other._copy(connection, [row(1)])
         other._insert_and_count(connection, 1)
         replacing.start()

@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 
 from core import schema
 from core.bodies import Body, BodyReader
+from core.counters import TABLES
 from core.db import Pool, open_pool
 from core.envelope import DocumentError, inner_document
 from core.ids import new_measurement_uid
@@ -197,8 +198,8 @@ def dsn(uploader_dsn: str) -> str:
     """Address of the database, with the tables that the uploader writes emptied."""
     with psycopg.connect(uploader_dsn) as connection:
         connection.execute(
-            "TRUNCATE jsonl, upload_manifest, takedown_audit, fastpath, fastpath_misdated, obs_openvpn,"
-            " counters_input, counters_network, counters_country"
+            "TRUNCATE jsonl, upload_manifest, takedown_audit, fastpath, fastpath_misdated, obs_openvpn, "
+            + ", ".join(table.name for table in TABLES)
         )
     return uploader_dsn
 

@@ -31,6 +31,10 @@ class Metrics:
             self.counters_checked_days = self._gauge(
                 "analysis_counters_checked_days", "Days whose counters the last run compared with the rows."
             )
+            self.counters_checked_months = self._gauge(
+                "analysis_counters_checked_months",
+                "Months whose counters the last run compared with those of their days.",
+            )
             self.counters_different_rows = self._gauge(
                 "analysis_counters_different_rows", "Counter rows that the last run found to be wrong."
             )
@@ -38,7 +42,7 @@ class Metrics:
                 "analysis_counters_repaired_rows", "Counter rows that the last run corrected."
             )
             self.counters_refused_days = self._gauge(
-                "analysis_counters_refused_days", "Days left alone because they have counters but no rows."
+                "analysis_counters_refused_days", "Days, and months, left alone because they have counters but no rows."
             )
         if job == "update-test-lists":
             self.test_list_entries = self._gauge("analysis_test_list_entries", "Entries of all test lists.")

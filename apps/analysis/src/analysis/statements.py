@@ -5,25 +5,8 @@ from typing import LiteralString
 
 from psycopg import sql
 
-COUNTERS: dict[LiteralString, tuple[LiteralString, ...]] = {
-    "counters_input": ("test_name", "probe_cc", "probe_asn", "domain", "input"),
-    "counters_network": ("test_name", "probe_cc", "probe_asn"),
-    "counters_country": ("test_name", "probe_cc"),
-}
-"""The counter tables in the order in which everybody writes them, with what each counts by, apart from the day."""
-
-COUNTS: tuple[LiteralString, ...] = (
-    "ok_count",
-    "anomaly_count",
-    "confirmed_count",
-    "failure_count",
-    "measurement_count",
-)
-
-
-def _names(columns: Sequence[LiteralString]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(column) for column in columns)
-
+from core.counters import COUNTS, TABLES, CounterTable, Period
+from core.counters_sql import ZEROS, add, compared, counted, counted_as, facts, names, summed
 
 TEST_LISTS = "SELECT domain, url, cc, category_code FROM citizenlab"
 TEST_LIST_REMOVE = """DELETE FROM citizenlab c USING unnest(%s::text[], %s::text[]) AS gone (url, cc)
@@ -33,149 +16,168 @@ TEST_LIST_ADD = """INSERT INTO citizenlab (domain, url, cc, category_code)
 
 NO_MOVES = "LOCK TABLE fastpath_default IN ACCESS SHARE MODE"
 
-_TEST_NAME: LiteralString = "coalesce(test_name::text, test_name_other, '')"
+# Counters. Parameter `start` is a day, or the first day of a month. Tables of days are compared with rows, those of
+# months with tables of days: adding up a month of rows takes too long.
 
-# Counts that exclude each other, and their sum: the definition of the counters.
-_SUMS: LiteralString = """
-    count(*) FILTER (WHERE NOT (anomaly OR confirmed OR msm_failure)) AS ok_count,
-    count(*) FILTER (WHERE anomaly AND NOT confirmed AND NOT msm_failure) AS anomaly_count,
-    count(*) FILTER (WHERE confirmed AND NOT msm_failure) AS confirmed_count,
-    count(*) FILTER (WHERE msm_failure) AS failure_count,
-    count(*) AS measurement_count"""
-
-_OF_THE_DAY: LiteralString = """
-    measurement_start_time >= %(day)s::date::timestamp AND measurement_start_time < (%(day)s::date + 1)::timestamp"""
-
-_ZEROS: LiteralString = "array[0, 0, 0, 0, 0]::bigint[]"
+_DAY_OF_ROWS: LiteralString = (
+    "measurement_start_time >= %(start)s::date::timestamp AND measurement_start_time < (%(start)s::date + 1)::timestamp"
+)
+_DAYS_OF_MONTH: LiteralString = (
+    "measurement_start_day >= %(start)s::date AND measurement_start_day < (%(start)s::date + interval '1 month')::date"
+)
+_KEYS: tuple[LiteralString, ...] = ("test_name", "probe_cc", "probe_asn", "domain", "input", "blocking_type")
+_ROWS = facts("fastpath", where=_DAY_OF_ROWS)
 
 
-def _facts(table: LiteralString) -> sql.Composed:
-    """What the rows of the day say, grouped as the counter table `table` is."""
-    keys = COUNTERS[table]
-    rest = [key for key in keys if key != "test_name"]
-    return sql.SQL(
-        "SELECT {test_name} AS test_name, {rest}, {sums} FROM fastpath WHERE {day} GROUP BY 1, {rest}"
-    ).format(test_name=sql.SQL(_TEST_NAME), rest=_names(rest), sums=sql.SQL(_SUMS), day=sql.SQL(_OF_THE_DAY))
+def tables_of(period: Period) -> tuple[CounterTable, ...]:
+    """The counter tables of days or of months, in the order in which they are written."""
+    return tuple(table for table in TABLES if table.period == period)
 
 
-def _rolled_up(table: LiteralString, finer: LiteralString) -> sql.Composed:
-    """The same, out of the finer facts, so that the rows are read once."""
-    keys = COUNTERS[table]
-    sums = sql.SQL(", ").join(sql.SQL("sum({0})::bigint AS {0}").format(sql.Identifier(count)) for count in COUNTS)
-    return sql.SQL("SELECT {keys}, {sums} FROM {finer} GROUP BY {keys}").format(
-        keys=_names(keys), sums=sums, finer=sql.Identifier(f"facts_of_{finer}")
-    )
+def _facts_of(table: LiteralString) -> sql.Identifier:
+    return sql.Identifier(f"facts_of_{table}")
 
 
-def _compared(table: LiteralString, facts: sql.Composable) -> sql.Composed:
-    """Every wrong counter of the day: its key, `counted` and `actual` as arrays."""
-    return sql.SQL(
-        "SELECT {keys}, coalesce(counted, {zeros}) AS counted, coalesce(actual, {zeros}) AS actual"
-        " FROM (SELECT {keys}, array[{counts}]::bigint[] AS actual FROM {facts} AS facts) AS says"
-        " FULL JOIN (SELECT {keys}, array[{counts}]::bigint[] AS counted FROM {table}"
-        "            WHERE measurement_start_day = %(day)s) AS has"
-        " USING ({keys}) WHERE coalesce(counted, {zeros}) <> coalesce(actual, {zeros})"
+def _select_all(name: sql.Identifier) -> sql.Composed:
+    return sql.SQL("SELECT * FROM {}").format(name)
+
+
+def _of_days(table: CounterTable) -> sql.Composed:
+    """What the tables of days say about a month."""
+    assert table.source is not None
+    days = sql.SQL(
+        "SELECT date_trunc('month', measurement_start_day::timestamp)::date AS measurement_start_month,"
+        " {keys}, {counts} FROM {source} WHERE {month}"
     ).format(
-        keys=_names(COUNTERS[table]),
-        counts=_names(COUNTS),
-        zeros=sql.SQL(_ZEROS),
-        facts=facts,
-        table=sql.Identifier(table),
+        keys=names(table.keys),
+        counts=names(COUNTS),
+        source=sql.Identifier(table.source.name),
+        month=sql.SQL(_DAYS_OF_MONTH),
     )
+    return summed(table.columns, days)
 
 
-def _check() -> sql.Composed:
-    all_keys = COUNTERS["counters_input"]
-    parts: list[sql.Composed] = []
-    for table, keys in COUNTERS.items():
-        shown = sql.SQL(", ").join(
-            sql.Identifier(key) if key in keys else sql.SQL("NULL AS {}").format(sql.Identifier(key))
-            for key in all_keys
+def _should_be(table: CounterTable) -> sql.Composed:
+    """What a table should say about the day or month."""
+    return counted_as(table, _ROWS) if table.period == "day" else _of_days(table)
+
+
+def _facts_of_all(period: Period) -> list[sql.Composed]:
+    """What each table should say, as common table expressions; the rows of a day are read once."""
+    if period == "month":
+        return [
+            sql.SQL("{} AS MATERIALIZED ({})").format(_facts_of(table.name), _of_days(table))
+            for table in tables_of(period)
+        ]
+    made = [
+        sql.SQL("{} AS MATERIALIZED ({})").format(_facts_of("rows"), counted(("measurement_start_day", *_KEYS), _ROWS))
+    ]
+    for table in tables_of(period):
+        finer = _select_all(_facts_of(table.source.name if table.source else "rows"))
+        if not table.counts_all_rows:
+            finer = sql.SQL("{} WHERE blocking_type <> ''").format(finer)
+        made.append(sql.SQL("{} AS MATERIALIZED ({})").format(_facts_of(table.name), summed(table.columns, finer)))
+    return made
+
+
+def _total(of: sql.Composable) -> sql.Composed:
+    return sql.SQL("(SELECT coalesce(sum(measurement_count), 0) FROM {})").format(of)
+
+
+def _of_period(table: CounterTable) -> sql.Composed:
+    return sql.SQL("{} = %(start)s").format(sql.Identifier(table.time_column))
+
+
+def _check(period: Period) -> sql.Composed:
+    tables = tables_of(period)
+    wrong = [
+        sql.SQL("SELECT {place} AS place, {name} AS counters, {keys}, counted, actual FROM ({compared}) AS c").format(
+            place=sql.Literal(place),
+            name=sql.Literal(table.name),
+            keys=sql.SQL(", ").join(_key_or_null(table, key) for key in _KEYS),
+            compared=compared(table, _select_all(_facts_of(table.name)), f"{table.time_column} = %(start)s"),
         )
-        parts.append(
-            sql.SQL(
-                "SELECT {place} AS place, {name} AS counters, {shown}, counted, actual FROM ({compared}) AS c"
-            ).format(
-                place=sql.Literal(len(parts)),
-                name=sql.Literal(table),
-                shown=shown,
-                compared=_compared(table, sql.Identifier(f"facts_of_{table}")),
-            )
-        )
+        for place, table in enumerate(tables)
+    ]
+    country = next(table for table in tables if table.keys == ("test_name", "probe_cc"))
     return sql.SQL(
-        "WITH facts_of_counters_input AS MATERIALIZED ({input}),"
-        " facts_of_counters_network AS MATERIALIZED ({network}),"
-        " facts_of_counters_country AS MATERIALIZED ({country}),"
-        " wrong AS ({wrong}),"
+        "WITH {facts}, wrong AS ({wrong}),"
         " numbered AS (SELECT *, count(*) OVER (PARTITION BY place) AS number,"
         "              row_number() OVER (PARTITION BY place) AS nth FROM wrong)"
         " SELECT totals.*, counters, number, {keys}, counted, actual"
-        " FROM (SELECT (SELECT coalesce(sum(measurement_count), 0) FROM facts_of_counters_country) AS measurements,"
-        "              (SELECT coalesce(sum(measurement_count), 0) FROM counters_country"
-        "               WHERE measurement_start_day = %(day)s) AS in_counters) AS totals"
+        " FROM (SELECT {measurements} AS measurements, {in_counters} AS in_counters) AS totals"
         " LEFT JOIN numbered ON nth <= %(examples)s ORDER BY place, nth"
     ).format(
-        input=_facts("counters_input"),
-        network=_rolled_up("counters_network", "counters_input"),
-        country=_rolled_up("counters_country", "counters_network"),
-        wrong=sql.SQL(" UNION ALL ").join(parts),
-        keys=_names(all_keys),
+        facts=sql.SQL(", ").join(_facts_of_all(period)),
+        wrong=sql.SQL(" UNION ALL ").join(wrong),
+        keys=names(_KEYS),
+        measurements=_total(_facts_of(country.name)),
+        in_counters=_total(sql.SQL("{} WHERE {}").format(sql.Identifier(country.name), _of_period(country))),
     )
 
 
-def _repair(table: LiteralString) -> sql.Composed:
-    """Add the differences. Counters are locked in the order in which the fastpath locks them: no deadlocks."""
-    keys = COUNTERS[table]
-    texts = [sql.SQL('{} COLLATE "C"').format(sql.Identifier(key)) for key in keys if key != "probe_asn"]
-    numbers = [sql.Identifier(key) for key in keys if key == "probe_asn"]
-    return sql.SQL(
-        "INSERT INTO {table} AS c (measurement_start_day, {keys}, {counts})"
-        " SELECT %(day)s, {keys}, {changes} FROM ({compared}) AS compared ORDER BY {order}"
-        " ON CONFLICT (measurement_start_day, key) DO UPDATE SET {additions}"
-    ).format(
-        table=sql.Identifier(table),
-        keys=_names(keys),
-        counts=_names(COUNTS),
-        changes=sql.SQL(", ").join(
-            sql.SQL("actual[{0}] - counted[{0}]").format(sql.Literal(number)) for number in range(1, len(COUNTS) + 1)
-        ),
-        compared=_compared(table, sql.SQL("({})").format(_facts(table))),
-        order=sql.SQL(", ").join([*numbers, *texts]),
-        additions=sql.SQL(", ").join(
-            sql.SQL("{0} = c.{0} + excluded.{0}").format(sql.Identifier(count)) for count in COUNTS
+def _key_or_null(table: CounterTable, key: LiteralString) -> sql.Composable:
+    if key in table.keys:
+        return sql.Identifier(key)
+    return sql.SQL("NULL::{} AS {}").format(sql.SQL("bigint" if key == "probe_asn" else "text"), sql.Identifier(key))
+
+
+def _repair(table: CounterTable) -> sql.Composed:
+    """Add the differences."""
+    changes = sql.SQL(", ").join(
+        sql.SQL("actual[{0}] - counted[{0}] AS {1}").format(sql.Literal(number), sql.Identifier(name))
+        for number, name in enumerate(COUNTS, start=1)
+    )
+    return add(
+        table,
+        sql.SQL("SELECT {columns}, {changes} FROM ({compared}) AS compared").format(
+            columns=names(table.columns),
+            changes=changes,
+            compared=compared(table, _should_be(table), f"{table.time_column} = %(start)s"),
         ),
     )
 
 
-def _drop_zeros(table: LiteralString) -> sql.Composed:
-    """Delete what counts nothing any more; a counter that somebody is just adding to is left for the next repair."""
+def _drop_zeros(table: CounterTable) -> sql.Composed:
+    """Delete what counts nothing, since it holds what a probe sent; what somebody is just adding to is left."""
     return sql.SQL(
-        "DELETE FROM {table} AS c USING (SELECT key FROM {table} WHERE measurement_start_day = %(day)s"
+        "DELETE FROM {table} AS c USING (SELECT key FROM {table} WHERE {period}"
         " AND array[{counts}] = {zeros} FOR UPDATE SKIP LOCKED) AS z"
-        " WHERE c.measurement_start_day = %(day)s AND c.key = z.key"
-    ).format(table=sql.Identifier(table), counts=_names(COUNTS), zeros=sql.SQL(_ZEROS))
+        " WHERE {period} AND c.key = z.key"
+    ).format(table=sql.Identifier(table.name), counts=names(COUNTS), zeros=ZEROS, period=_of_period(table))
 
 
-def _newest_day(since: LiteralString) -> sql.Composed:
-    before = sql.SQL("coalesce(%(before)s::date, 'infinity'::date)")
-    of_table = sql.SQL(
-        "(SELECT measurement_start_day AS day FROM {table} WHERE measurement_start_day < {before}"
-        " AND measurement_start_day >= {since} ORDER BY 1 DESC LIMIT 1)"
-    )
-    of_rows = sql.SQL(
-        "(SELECT measurement_start_time::date FROM fastpath WHERE measurement_start_time < {before}::timestamp"
-        " AND measurement_start_time >= {since}::timestamp ORDER BY measurement_start_time DESC LIMIT 1)"
-    )
-    days = [of_table.format(table=sql.Identifier(table), before=before, since=sql.SQL(since)) for table in COUNTERS]
-    days.append(of_rows.format(before=before, since=sql.SQL(since)))
-    return sql.SQL("SELECT max(day) FROM ({}) AS days").format(sql.SQL(" UNION ALL ").join(days))
+def _newest(tables: Sequence[CounterTable], since: LiteralString, rows: LiteralString = "") -> sql.Composed:
+    """The last start before `before` that is in one of the tables, or that the query `rows` gives."""
+    found = [
+        sql.SQL(
+            "(SELECT {time} AS start FROM {table} WHERE {time} < {before} AND {time} >= {since}"
+            " ORDER BY 1 DESC LIMIT 1)"
+        ).format(
+            time=sql.Identifier(table.time_column),
+            table=sql.Identifier(table.name),
+            before=sql.SQL(_BEFORE),
+            since=sql.SQL(since),
+        )
+        for table in tables
+    ]
+    if rows:
+        found.append(sql.SQL(rows).format(before=sql.SQL(_BEFORE), since=sql.SQL(since)))
+    return sql.SQL("SELECT max(start) FROM ({}) AS starts").format(sql.SQL(" UNION ALL ").join(found))
 
 
-CHECK = _check()
-REPAIR = {table: _repair(table) for table in COUNTERS}
-DROP_ZEROS = {table: _drop_zeros(table) for table in COUNTERS}
-NEWEST_DAY_NEAR = _newest_day("(%(before)s::date - 40)")
-NEWEST_DAY = _newest_day("'-infinity'::date")
+_BEFORE: LiteralString = "coalesce(%(before)s::date, 'infinity'::date)"
+_DAY_WITH_ROWS: LiteralString = (
+    "(SELECT measurement_start_time::date FROM fastpath WHERE measurement_start_time < {before}::timestamp"
+    " AND measurement_start_time >= {since}::timestamp ORDER BY measurement_start_time DESC LIMIT 1)"
+)
+
+CHECK: dict[Period, sql.Composed] = {"day": _check("day"), "month": _check("month")}
+REPAIR = {table.name: _repair(table) for table in TABLES}
+DROP_ZEROS = {table.name: _drop_zeros(table) for table in TABLES}
+NEWEST_DAY_NEAR = _newest(tables_of("day"), "(%(before)s::date - 40)", _DAY_WITH_ROWS)
+NEWEST_DAY = _newest(tables_of("day"), "'-infinity'::date", _DAY_WITH_ROWS)
+NEWEST_MONTH = _newest(tables_of("month"), "'-infinity'::date")
 
 _THIS_MONTH: LiteralString = "date_trunc('month', now() AT TIME ZONE 'UTC')::date"
 ENSURE_PARTITIONS = sql.SQL(

@@ -4,7 +4,8 @@ Counters. The fastpath adds to them in the transaction that writes the rows, so 
 and counters agree, whatever is being written. One statement sees one snapshot: the difference that it finds is an error
 in the counters, not a race. A repair adds that difference in the same statement; additions commute, hence it is right
 even when the fastpath adds to the same counters at the same time, and it needs no lock against it. Two repairs at once
-would both add the difference: an advisory lock keeps them apart.
+would both add the difference: an advisory lock keeps them apart. A takedown does more than add (it makes no counter
+that was missing), so another lock keeps takedowns out of a repair, see `core.row_locks`.
 
 Partitions. Moving rows into a new partition is the one thing that a snapshot does not cover, because a plan may be
 older than the partition. It takes an exclusive lock on the default partition; transactions here take a shared one.
@@ -25,7 +26,8 @@ from psycopg.rows import TupleRow
 
 import core.db
 from analysis import statements
-from analysis.statements import COUNTERS
+from core.counters import Period
+from core.row_locks import lock_to_repair
 from core.testlists import Entry
 
 T = TypeVar("T")
@@ -69,10 +71,14 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class DayCheck:
-    """What comparing one day brought: `wrong` is the number of wrong counters per table, `examples` the first ones."""
+class Check:
+    """What comparing one day or month brought: `wrong` is the number of wrong counters per table, `examples` the first.
 
-    day: date
+    `measurements` is how many the rows (of a month: the counters of its days) have, `counted` how many the counters.
+    """
+
+    period: Period
+    start: date
     measurements: int
     counted: int
     wrong: dict[str, int]
@@ -80,8 +86,12 @@ class DayCheck:
 
     @property
     def rows_are_gone(self) -> bool:
-        """Whether the day has counters but not a single row, as when its partition was detached."""
+        """Whether there are counters but not a single row, as when a partition was detached."""
         return self.measurements == 0 and self.counted > 0
+
+    def __str__(self) -> str:
+        """The day or month."""
+        return str(self.start)[: 10 if self.period == "day" else 7]
 
 
 class Store:
@@ -141,13 +151,22 @@ class Store:
                 return day
         return None
 
-    def check_day(self, day: date) -> DayCheck:
-        """Compare the counters of one day with its rows in one snapshot; changes nothing. Raises StoreError."""
+    def newest_month(self, before: date | None) -> date | None:
+        """First day of the last month before `before` (None: of all) that has counters; None when there is none."""
+        month: date | None = self._value(statements.NEWEST_MONTH, {"before": before})
+        return month
+
+    def check(self, period: Period, start: date) -> Check:
+        """Compare the counters of a day with its rows, or those of a month with those of its days, in one snapshot.
+
+        Changes nothing. Raises StoreError.
+        """
 
         def compare() -> list[TupleRow]:
             with self._connection.transaction():
                 self._connection.execute(statements.NO_MOVES)
-                return self._connection.execute(statements.CHECK, {"day": day, "examples": EXAMPLES}).fetchall()
+                parameters = {"start": start, "examples": EXAMPLES}
+                return self._connection.execute(statements.CHECK[period], parameters).fetchall()
 
         rows = self._again(compare)
         measurements, counted = rows[0][:2]
@@ -158,25 +177,41 @@ class Store:
                 wrong[table] = number
                 shown = tuple(value for value in key if value is not None)
                 examples.append(Difference(table, shown, tuple(is_counted), tuple(is_actual)))
-        return DayCheck(day, int(measurements), int(counted), wrong, tuple(examples))
+        return Check(period, start, int(measurements), int(counted), wrong, tuple(examples))
 
-    def repair_day(self, day: date) -> int:
-        """Make the counters of one day equal to its rows, in one transaction; return how many were corrected.
+    def repair(self, check: Check) -> int:
+        """Correct the tables that a check found wrong; return how many counters were corrected.
 
-        Readers see the counters before or after, never in between. The fastpath may write meanwhile. Needs
-        `counters_lock`. Raises StoreError.
+        Readers see the day or month before or after, nothing between. Raises StoreError.
         """
 
         def correct() -> int:
             with self._connection.transaction():
+                lock_to_repair(self._connection)
                 self._connection.execute(statements.NO_MOVES)
                 corrected = 0
-                for table in COUNTERS:
-                    corrected += self._connection.execute(statements.REPAIR[table], {"day": day}).rowcount
-                    self._connection.execute(statements.DROP_ZEROS[table], {"day": day})
+                for table in statements.tables_of(check.period):
+                    if table.name in check.wrong:
+                        parameters = {"start": check.start}
+                        corrected += self._connection.execute(statements.REPAIR[table.name], parameters).rowcount
                 return corrected
 
         return self._again(correct)
+
+    def drop_zeros(self, period: Period, start: date) -> int:
+        """Delete the counters of a day or month that count nothing, and return how many. Raises StoreError.
+
+        They count no measurement, but name the input of one that is gone.
+        """
+
+        def drop() -> int:
+            with self._connection.transaction():
+                return sum(
+                    self._connection.execute(statements.DROP_ZEROS[table.name], {"start": start}).rowcount
+                    for table in statements.tables_of(period)
+                )
+
+        return self._again(drop)
 
     def test_lists(self) -> set[Entry]:
         """All entries of all test lists. Raises StoreError."""

@@ -4,15 +4,16 @@
 not change any more: write the next one. The previous release must run on the new schema, so migrations add; what is no
 longer used is removed one release later.
 
-A file whose first line is `-- no-transaction` holds one statement that PostgreSQL refuses inside a transaction
-(`CREATE INDEX CONCURRENTLY IF NOT EXISTS …`); it must be safe to run again after it was interrupted. What an
-interrupted index leaves is removed before the next attempt. Such a statement waits for locks: nobody waits behind it.
+A file whose first line is `-- no-transaction` holds one statement that PostgreSQL refuses inside a transaction, and it
+must be safe to run again after it was interrupted. Or it holds statements `CREATE INDEX CONCURRENTLY IF NOT EXISTS …`,
+any number, which are run one by one beside writers. On a partitioned table, where PostgreSQL refuses them, the index
+is made partition by partition (see `core.schema_indexes`). What is finished stays when the upgrade is interrupted; the
+next one goes on from there, and removes what an interrupted index left.
 """
 
 import argparse
 import hashlib
 import os
-import re
 import sys
 import time
 import tomllib
@@ -22,10 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from core import db
+from core import db, schema_indexes
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 CONFIG_FILE = Path("/etc/ooni/database.toml")
@@ -33,12 +34,10 @@ DSN_VARIABLE = "OONI_DSN"
 NO_TRANSACTION = "-- no-transaction"
 
 LOCK_TIMEOUT_S = 4  # a migration that waits for a lock makes every later query wait behind it: give up soon
-STATEMENT_TIMEOUT_S = 1800
+STATEMENT_TIMEOUT_MS = 0  # none: filling a table or making an index takes as long as the database is big
 UPGRADE_LOCK = 0x6F6F6E69  # advisory lock: one upgrade at a time per database
 UPGRADE_WAIT_S = 120.0
 MONTHS_AHEAD = 12
-
-_INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+)", re.ASCII | re.IGNORECASE)
 
 EXIT_PENDING = 1
 EXIT_USAGE = 2
@@ -131,7 +130,7 @@ def _session(dsn: str) -> Iterator[Connection[TupleRow]]:
         dsn,
         autocommit=True,
         application_name="database_upgrade_schema",
-        statement_timeout_ms=STATEMENT_TIMEOUT_S * 1000,
+        statement_timeout_ms=STATEMENT_TIMEOUT_MS,
     )
     with connection:
         try:
@@ -155,8 +154,9 @@ def _upgrade_lock(connection: Connection[TupleRow]) -> Iterator[None]:
     while not _one(connection, "SELECT pg_try_advisory_lock(%s)", UPGRADE_LOCK):
         if time.monotonic() > deadline:
             raise SchemaError(
-                f"Another upgrade of this database has been running for {UPGRADE_WAIT_S:.0f} s. "
-                "Wait for it, or find it in pg_stat_activity (application_name database_upgrade_schema)."
+                f"Another upgrade of this database has been running for {UPGRADE_WAIT_S:.0f} s, as is expected "
+                "while it builds indexes: that may take hours. Nothing was changed here. Simply run this again later; "
+                "pg_stat_activity shows the other (application_name database_upgrade_schema)."
             )
         time.sleep(0.1)
     try:
@@ -220,15 +220,19 @@ def _apply(connection: Connection[TupleRow], migration: Migration) -> None:
                 connection.execute(statement)
                 connection.execute(record, _record(migration, started))
         else:
-            _drop_unfinished_indexes(connection, migration)
-            connection.execute("SET lock_timeout = 0")
-            connection.execute(statement)
+            indexes = schema_indexes.parse(migration.sql)
+            if indexes is None:
+                connection.execute("SET lock_timeout = 0")
+                connection.execute(statement)
+            for index in indexes or ():
+                schema_indexes.make(connection, index)
             connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'")
             connection.execute(record, _record(migration, started))
     except psycopg.errors.LockNotAvailable as error:
+        rest = f"within {LOCK_TIMEOUT_S} s and was rolled back" if migration.transactional else "and gave up for now"
         raise SchemaError(
-            f"{migration.name} did not get its lock within {LOCK_TIMEOUT_S} s and was rolled back, so that it does not "
-            "hold up other queries. Run the upgrade again, or first end the long transactions in pg_stat_activity."
+            f"{migration.name} did not get its lock {rest}, so that it does not hold up other queries. "
+            "Run the upgrade again, or first end the long transactions in pg_stat_activity."
         ) from error
     except psycopg.errors.InsufficientPrivilege:
         raise
@@ -238,17 +242,6 @@ def _apply(connection: Connection[TupleRow], migration: Migration) -> None:
         raise _failed(migration, error) from error
     except psycopg.Error as error:
         raise _failed(migration, error) from error
-
-
-def _drop_unfinished_indexes(connection: Connection[TupleRow], migration: Migration) -> None:
-    """Remove what interrupted attempts left: IF NOT EXISTS would take an invalid index for a finished one."""
-    for name in _INDEX.findall(migration.sql):
-        if _one(
-            connection,
-            "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid)",
-            name,
-        ):
-            connection.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
 
 
 def _failed(migration: Migration, error: psycopg.Error) -> SchemaError:

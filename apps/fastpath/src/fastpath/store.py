@@ -2,7 +2,7 @@
 
 Rows travel by COPY into a temporary table and from there by `INSERT … ON CONFLICT DO NOTHING RETURNING`, which says
 which of them are new; only those are counted, in the same transaction. So writing the same rows again changes nothing.
-Counters are touched in one order by everybody, table by table and sorted by key, so that writers cannot deadlock.
+Rows and counters are locked in one order by everybody (`core.row_locks`, `core.counters`), so writers cannot deadlock.
 """
 
 import re
@@ -18,6 +18,9 @@ from psycopg import sql
 from psycopg.rows import class_row, dict_row
 
 import core.db
+from core.counters import TABLES
+from core.counters_sql import compared, count, count_and_tell_emptied, counted_as, delete_emptied, facts
+from core.row_locks import lock_to_change, lock_to_insert
 from fastpath.openvpn_store import write_observations
 from fastpath.row import Row
 
@@ -69,13 +72,6 @@ FINGERPRINT_COLUMNS = (
     "confidence_no_fp",
     "expected_countries",
 )
-
-COUNTERS: Mapping[LiteralString, tuple[LiteralString, ...]] = {
-    "counters_input": ("test_name", "probe_cc", "probe_asn", "domain", "input"),
-    "counters_network": ("test_name", "probe_cc", "probe_asn"),
-    "counters_country": ("test_name", "probe_cc"),
-}
-"""The counter tables in the order in which they are written, with what each counts by, apart from the day."""
 
 _RETRIED = frozenset({"40001", "40P01", "55P03"})
 """SQLSTATEs of serialisation failure, deadlock and lock timeout."""
@@ -176,6 +172,7 @@ class Store(Session):
         rows = _once(rows)
         with self._transaction() as connection:
             self._copy(connection, rows)
+            lock_to_insert(connection, _uids(rows))
             write_observations(connection, rows)
             return self._insert_and_count(connection, len(rows))
 
@@ -188,6 +185,7 @@ class Store(Session):
         rows = _once(rows)
         with self._transaction() as connection:
             self._copy(connection, rows)
+            lock_to_insert(connection, _uids(rows))
             for since, until in _windows(connection, rows):
                 connection.execute(_SPARE, [since, until])
             write_observations(connection, rows)
@@ -202,6 +200,7 @@ class Store(Session):
         rows = _once(rows[::-1])
         with self._transaction() as connection:
             self._copy(connection, rows)
+            lock_to_change(connection, _uids(rows))
             for since, until in _windows(connection, rows):
                 connection.execute(_TAKE_OUT, [since, until])
             replaced = {uid for (uid,) in connection.execute("SELECT measurement_uid FROM fastpath_replaced")}
@@ -217,15 +216,16 @@ class Store(Session):
                     )
             self._insert_new(connection, len(rows))
             write_observations(connection, rows, replace=True)
-            for statement in _COUNT_REPLACED if replaced else _COUNT_NEW:
-                connection.execute(statement)
+            if replaced:
+                _count_replaced(connection)
+            else:
+                _execute_all(connection, _COUNT_NEW)
         return replaced
 
     def _insert_and_count(self, connection: psycopg.Connection, sent: int) -> set[str]:
         new = self._insert_new(connection, sent)
         if new:
-            for statement in _COUNT_NEW:
-                connection.execute(statement)
+            _execute_all(connection, _COUNT_NEW)
         return new
 
     @staticmethod
@@ -250,8 +250,8 @@ class Store(Session):
     def counters_difference(self) -> list[dict[str, Any]]:
         """Return every counter that differs from what the rows say; empty when all are right.
 
-        Reads whole tables. Each entry has `table`, the key fields, and `counted` and `actual`: ok, anomaly, confirmed,
-        failure and all measurements. Raises Unavailable.
+        Reads whole tables. Each entry has `table`, the time and the keys, and `counted` and `actual`: ok, anomaly,
+        confirmed, failure and all measurements. Raises Unavailable.
         """
         with self._transaction() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return [
@@ -317,7 +317,29 @@ def _once(rows: Sequence[Row]) -> Sequence[Row]:
     return rows if len(found) == len(rows) else list(found.values())
 
 
+def _uids(rows: Sequence[Row]) -> Iterator[str]:
+    return (row.measurement_uid for row in rows)
+
+
+def _execute_all(connection: psycopg.Connection, statements: Sequence[sql.Composed]) -> None:
+    """Execute the statements in their order without waiting for each one's answer."""
+    with connection.pipeline():
+        for statement in statements:
+            connection.execute(statement)
+
+
+def _count_replaced(connection: psycopg.Connection) -> None:
+    """Correct the counters, and delete those that count nothing any more: a takedown would not find their texts."""
+    with connection.pipeline():
+        told = [connection.execute(statement) for statement in _COUNT_REPLACED]
+        emptied = [answer.fetchall() for answer in told]
+    for statement, counters in zip(_DELETE_EMPTIED, emptied, strict=True):
+        if counters:  # this transaction has their locks already, so the order does not matter
+            connection.execute(statement, [[start for start, _ in counters], [key for _, key in counters]])
+
+
 Window = tuple[datetime, datetime]
+"""The first and the last moment: what comes after December 9999 is no datetime."""
 
 
 def _windows(connection: psycopg.Connection, rows: Sequence[Row]) -> list[Window]:
@@ -337,9 +359,10 @@ def _windows(connection: psycopg.Connection, rows: Sequence[Row]) -> list[Window
     return merged
 
 
+_TICK = timedelta(microseconds=1)
 _UID_DAY = re.compile("[12][0-9]{3}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])", re.ASCII)
 _MISDATED_MONTHS: LiteralString = (
-    "SELECT month, month + interval '1 month'"
+    "SELECT month, month + interval '1 month' - interval '1 microsecond'"
     " FROM (SELECT DISTINCT date_trunc('month', m.measurement_start_time) AS month"
     " FROM fastpath_incoming i JOIN fastpath_misdated m USING (measurement_uid)) months"
 )
@@ -353,7 +376,7 @@ def _uid_day(uid: str) -> str:
 def _around(day: str) -> Window:
     """The window of a day as `fastpath_window_start` sees it; a day such as 31 June counts on into July."""
     since = datetime(int(day[:4]), int(day[4:6]), 1) + timedelta(days=int(day[6:]) - 32)  # noqa: DTZ001 UTC without zone, like the column
-    return since, since + timedelta(days=34)
+    return since, since + timedelta(days=34) - _TICK
 
 
 def _names(columns: Sequence[str], prefix: str | None = None) -> sql.Composed:
@@ -374,92 +397,24 @@ _TEMPORARY = [
 
 _TAKE_OUT = sql.SQL(
     "WITH gone AS (DELETE FROM fastpath f USING fastpath_incoming i WHERE f.measurement_uid = i.measurement_uid"
-    " AND f.measurement_start_time >= %s AND f.measurement_start_time < %s RETURNING {0})"
+    " AND f.measurement_start_time >= %s AND f.measurement_start_time <= %s RETURNING {0})"
     " INSERT INTO fastpath_replaced ({1}) SELECT {1} FROM gone"
 ).format(_names(COLUMNS, "f"), _names(COLUMNS))
 _SPARE: LiteralString = (
     "DELETE FROM fastpath_incoming i USING fastpath f WHERE f.measurement_uid = i.measurement_uid"
-    " AND f.measurement_start_time >= %s AND f.measurement_start_time < %s"
+    " AND f.measurement_start_time >= %s AND f.measurement_start_time <= %s"
 )
 _LINES: LiteralString = (
     "SELECT linenum, measurement_uid, member_offset, member_length, raw_s3path, raw_offset, raw_length"
     " FROM jsonl WHERE s3path = %s ORDER BY linenum"
 )
 
-# The four first counts exclude each other; `change` is 1 for a row that came and -1 for one that went.
-_SUMS: LiteralString = """
-    coalesce(sum(change) FILTER (WHERE NOT (anomaly OR confirmed OR msm_failure)), 0) AS ok_count,
-    coalesce(sum(change) FILTER (WHERE anomaly AND NOT confirmed AND NOT msm_failure), 0) AS anomaly_count,
-    coalesce(sum(change) FILTER (WHERE confirmed AND NOT msm_failure), 0) AS confirmed_count,
-    coalesce(sum(change) FILTER (WHERE msm_failure), 0) AS failure_count,
-    sum(change) AS measurement_count"""
-_FACTS: LiteralString = """
-    SELECT measurement_start_time::date AS measurement_start_day,
-        coalesce(test_name::text, test_name_other, '') AS test_name, probe_cc, probe_asn, domain, input,
-        anomaly, confirmed, msm_failure, {change} AS change FROM {table}"""
-_COUNTS = ("ok_count", "anomaly_count", "confirmed_count", "failure_count", "measurement_count")
-
-
-def _facts(table: LiteralString, change: int) -> sql.Composed:
-    return sql.SQL(_FACTS).format(change=sql.Literal(change), table=sql.Identifier(table))
-
-
-def _sorted_by(keys: Sequence[LiteralString]) -> sql.Composed:
-    """An order that does not depend on a collation, so that it is everybody's."""
-    texts = [key for key in keys if key != "probe_asn"]
-    numbers = [sql.Identifier(key) for key in keys if key == "probe_asn"]
-    collated = [sql.SQL('{} COLLATE "C"').format(sql.Identifier(key)) for key in texts]
-    return sql.SQL(", ").join([sql.Identifier("measurement_start_day"), *numbers, *collated])
-
-
-def _count(table: LiteralString, facts: sql.Composed) -> sql.Composed:
-    keys = COUNTERS[table]
-    return sql.SQL(
-        "INSERT INTO {table} AS c (measurement_start_day, {keys}, {counts})"
-        " SELECT * FROM (SELECT measurement_start_day, {keys}, {sums} FROM ({facts}) facts"
-        " GROUP BY measurement_start_day, {keys}) sums ORDER BY {order}"
-        " ON CONFLICT (measurement_start_day, key) DO UPDATE SET {additions}"
-    ).format(
-        table=sql.Identifier(table),
-        keys=_names(keys),
-        counts=_names(_COUNTS),
-        sums=sql.SQL(_SUMS),
-        facts=facts,
-        order=_sorted_by(keys),
-        additions=sql.SQL(", ").join(
-            sql.SQL("{0} = c.{0} + excluded.{0}").format(sql.Identifier(count)) for count in _COUNTS
-        ),
-    )
-
-
-def _difference(table: LiteralString) -> sql.Composed:
-    keys = COUNTERS[table]
-    return sql.SQL(
-        "SELECT measurement_start_day, {keys}, counted.counts AS counted, actual.counts AS actual"
-        " FROM (SELECT measurement_start_day, {keys}, array[{counts}]::bigint[] AS counts FROM {table}"
-        "       WHERE measurement_count <> 0 OR array[{counts}] <> array[0, 0, 0, 0, 0]::bigint[]) counted"
-        " FULL JOIN (SELECT measurement_start_day, {keys}, array[{counts}]::bigint[] AS counts"
-        "            FROM (SELECT measurement_start_day, {keys}, {sums} FROM ({facts}) facts"
-        "                  GROUP BY measurement_start_day, {keys}) sums) actual"
-        " USING (measurement_start_day, {keys}) WHERE counted.counts IS DISTINCT FROM actual.counts"
-    ).format(
-        table=sql.Identifier(table),
-        keys=_names(keys),
-        counts=_names(_COUNTS),
-        sums=sql.SQL(_SUMS),
-        facts=_facts("fastpath", 1),
-    )
-
-
-_COUNT_NEW = [_count(table, _facts("fastpath_incoming", 1)) for table in COUNTERS]
-_COUNT_REPLACED = [
-    _count(
-        table,
-        sql.SQL("{} UNION ALL {}").format(_facts("fastpath_incoming", 1), _facts("fastpath_replaced", -1)),
-    )
-    for table in COUNTERS
-]
-_DIFFERENCES = {table: _difference(table) for table in COUNTERS}
+_NEW = facts("fastpath_incoming")
+_CHANGED = sql.SQL("{} UNION ALL {}").format(_NEW, facts("fastpath_replaced", -1))
+_COUNT_NEW = [count(table, _NEW) for table in TABLES]
+_COUNT_REPLACED = [count_and_tell_emptied(table, _CHANGED) for table in TABLES]
+_DELETE_EMPTIED = [delete_emptied(table) for table in TABLES]
+_DIFFERENCES = {table.name: compared(table, counted_as(table, facts("fastpath"))) for table in TABLES}
 _FINGERPRINTS = {
     table: sql.SQL("SELECT {} FROM {} ORDER BY name").format(_names(FINGERPRINT_COLUMNS), sql.Identifier(table))
     for table in ("fingerprints_dns", "fingerprints_http")

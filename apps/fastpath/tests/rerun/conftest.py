@@ -14,13 +14,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from core.counters import TABLES
 from core.ids import new_measurement_uid
 from core.spool import Spool
 from fastpath.store import Store
 
 DAY = datetime(2024, 1, 2, 3, tzinfo=UTC)
 RANGE = ("--start-day", "2024-01-02", "--end-day", "2024-01-04")
-COUNTERS = ("counters_input", "counters_network", "counters_country")
+COUNTERS = tuple(table.name for table in TABLES)
 
 
 def submission(number: int, at: datetime, cc: str, test_name: str, **changes: Any) -> bytes:

@@ -10,7 +10,10 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow, class_row, tuple_row
 
 from core import db
+from core.counters import TABLES
+from core.counters_sql import ROW_COLUMNS, facts, names, uncount
 from core.ids import IdentifierError, parse_measurement_uid
+from core.row_locks import lock_to_take_out
 from uploader.pack import Archive, Row
 from uploader.plan import AnotherRun, BatchName
 from uploader.queries import PLACE, Place, copy_rows, places, try_lock
@@ -293,10 +296,12 @@ class Catalog:
     def take_out(self, uids: Sequence[str]) -> int:
         """Delete the rows of measurements in fastpath with their observations, uncount them, and return how many.
 
-        Counters that reach zero are deleted, since they hold what the probe sent: its input.
+        Counters that reach zero are deleted, since they hold what the probe sent: its input. Waits while the counters
+        of a day or month are being repaired.
         """
         with self._connection.transaction():
             connection = self._connection
+            lock_to_take_out(connection, uids)
             connection.execute(_GONE)
             taken = connection.execute(_TAKE_OUT, [list(uids)]).rowcount
             connection.execute("DELETE FROM fastpath_misdated WHERE measurement_uid = ANY(%s)", [list(uids)])
@@ -348,63 +353,17 @@ _REPLACE_ROWS: LiteralString = (
     " update_time = now() WHERE j.s3path = excluded.s3path"
 )
 
-_GONE: LiteralString = """
-    CREATE TEMPORARY TABLE gone ON COMMIT DROP AS
-    SELECT measurement_start_time::date AS measurement_start_day,
-        coalesce(test_name::text, test_name_other, '') AS test_name, probe_cc, probe_asn, domain, input,
-        anomaly, confirmed, msm_failure FROM fastpath WITH NO DATA"""
+_GONE = sql.SQL("CREATE TEMPORARY TABLE gone ON COMMIT DROP AS SELECT {} FROM fastpath WITH NO DATA").format(
+    names(ROW_COLUMNS)
+)
 # By uid through the window of dates that a uid implies; asking all partitions would be slow.
-_TAKE_OUT: LiteralString = """
-    WITH former AS MATERIALIZED (
-        SELECT f.measurement_uid, f.measurement_start_time FROM unnest(%s::text[]) u, LATERAL fastpath_by_uid(u) f
-    ), taken AS (
-        DELETE FROM fastpath f USING former
-        WHERE f.measurement_uid = former.measurement_uid AND f.measurement_start_time = former.measurement_start_time
-        RETURNING f.*
-    )
-    INSERT INTO gone SELECT measurement_start_time::date, coalesce(test_name::text, test_name_other, ''), probe_cc,
-        probe_asn, domain, input, anomaly, confirmed, msm_failure FROM taken"""
-
-# The tables and the order of rows in which every writer touches counters, so that none waits for another in a circle.
-_COUNTERS: dict[LiteralString, tuple[LiteralString, ...]] = {
-    "counters_input": ("probe_asn", "test_name", "probe_cc", "domain", "input"),
-    "counters_network": ("probe_asn", "test_name", "probe_cc"),
-    "counters_country": ("test_name", "probe_cc"),
-}
-# Four counts that exclude each other.
-_LESS: LiteralString = """
-    WITH sums AS (
-        SELECT measurement_start_day, {keys},
-            count(*) FILTER (WHERE NOT (anomaly OR confirmed OR msm_failure)) AS ok,
-            count(*) FILTER (WHERE anomaly AND NOT confirmed AND NOT msm_failure) AS anomaly,
-            count(*) FILTER (WHERE confirmed AND NOT msm_failure) AS confirmed,
-            count(*) FILTER (WHERE msm_failure) AS failure,
-            count(*) AS measurements
-        FROM gone GROUP BY measurement_start_day, {keys}
-    ), held AS MATERIALIZED (
-        SELECT c.measurement_start_day, c.key, s.ok, s.anomaly, s.confirmed, s.failure, s.measurements
-        FROM {table} c JOIN sums s USING (measurement_start_day, {keys})
-        ORDER BY measurement_start_day, {order} FOR UPDATE OF c
-    )
-    UPDATE {table} c SET ok_count = c.ok_count - h.ok, anomaly_count = c.anomaly_count - h.anomaly,
-        confirmed_count = c.confirmed_count - h.confirmed, failure_count = c.failure_count - h.failure,
-        measurement_count = c.measurement_count - h.measurements
-    FROM held h WHERE c.measurement_start_day = h.measurement_start_day AND c.key = h.key"""
-_EMPTY: LiteralString = """
-    DELETE FROM {table} c USING (SELECT DISTINCT measurement_start_day, {keys} FROM gone) g
-    WHERE c.measurement_start_day = g.measurement_start_day AND {same}
-        AND (c.ok_count, c.anomaly_count, c.confirmed_count, c.failure_count, c.measurement_count) = (0, 0, 0, 0, 0)"""
-
-
-def _uncount(table: LiteralString, keys: Sequence[LiteralString]) -> Iterator[sql.Composed]:
-    names = sql.SQL(", ").join(map(sql.Identifier, keys))
-    order = sql.SQL(", ").join(
-        sql.Identifier(key) if key == "probe_asn" else sql.SQL('{} COLLATE "C"').format(sql.Identifier(key))
-        for key in keys
-    )
-    same = sql.SQL(" AND ").join(sql.SQL("c.{0} = g.{0}").format(sql.Identifier(key)) for key in keys)
-    yield sql.SQL(_LESS).format(table=sql.Identifier(table), keys=names, order=order)
-    yield sql.SQL(_EMPTY).format(table=sql.Identifier(table), keys=names, same=same)
-
-
-_UNCOUNT = [statement for table, keys in _COUNTERS.items() for statement in _uncount(table, keys)]
+_TAKE_OUT = sql.SQL(
+    "WITH former AS MATERIALIZED ("
+    " SELECT f.measurement_uid, f.measurement_start_time FROM unnest(%s::text[]) u, LATERAL fastpath_by_uid(u) f"
+    "), taken AS ("
+    " DELETE FROM fastpath f USING former"
+    " WHERE f.measurement_uid = former.measurement_uid AND f.measurement_start_time = former.measurement_start_time"
+    " RETURNING f.*"
+    ") INSERT INTO gone SELECT {} FROM taken"
+).format(names(ROW_COLUMNS))
+_UNCOUNT = [statement for table in TABLES for statement in uncount(table, facts("gone", -1))]

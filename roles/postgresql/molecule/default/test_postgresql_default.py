@@ -3,7 +3,18 @@
 import pytest
 from testinfra.host import Host
 
-COUNTERS = {"counters_input", "counters_network", "counters_country"}
+COUNTERS = {
+    "counters_input",
+    "counters_domain",
+    "counters_url",
+    "counters_network",
+    "counters_country",
+    "counters_blocking",
+    "counters_month_input",
+    "counters_month_network",
+    "counters_month_url",
+    "counters_month_country",
+}
 FINGERPRINTS = {"fingerprints_dns", "fingerprints_http"}
 WRITES = {
     "ooniapi": set(),
