@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from core import networks
 from core.testnames import KNOWN_TEST_NAMES
 from probesim.blockpages import load_demonstration
 from probesim.sample import SCENARIOS, Document, SampleFileError, generate, read_sample
-from probesim.vocabulary import GENERATIONS
+from probesim.vocabulary import GENERATIONS, NETWORKS
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 COUNT = 300
@@ -175,3 +176,8 @@ def test_without_completeness_scenarios_come_by_their_weights():
     one_each = [next(iter(generate(1, seed, NOW, complete=False))) for seed in range(300)]
     websites = sum(document.scenario == "web_connectivity/accessible" for document in one_each)
     assert 60 < websites < 180
+
+
+def test_every_simulated_network_has_its_name_in_the_sample_of_names():
+    named = {(name.asn, name.org_name, name.cc) for name in networks.read(networks.SAMPLE)}
+    assert named == {(network.asn, network.name, network.cc) for network in NETWORKS}

@@ -73,6 +73,13 @@ def has_test_lists(connection: Connection[TupleRow]) -> bool:
     return bool(row[0])
 
 
+def has_network_names(connection: Connection[TupleRow]) -> bool:
+    """Tell whether any network has a name."""
+    row = connection.execute("SELECT EXISTS (SELECT FROM asnmeta)").fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
 def example(connection: Connection[TupleRow]) -> Example | None:
     """Choose a measurement worth looking at: a recent confirmed blocking that is archived, or the next best."""
     row = connection.execute(

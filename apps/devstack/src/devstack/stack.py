@@ -4,6 +4,7 @@ import time
 from importlib.resources import files
 from pathlib import Path
 
+from core import networks
 from core.spool import Spool
 from core.testlists import SAMPLE
 from devstack import queries
@@ -55,6 +56,7 @@ class Stack:
         self._screen.machine_line(f"DSN {self._database.dsn}")
         self._import_fingerprints()
         self._import_test_lists()
+        self._import_network_names()
         known = self._figures().rows
         self._start_services(wiring)
         self._screen.say(f"API and fastpath are up after {time.monotonic() - began:.1f} s.")
@@ -96,6 +98,12 @@ class Stack:
             if queries.has_test_lists(connection):
                 return
         self._supervisor.run(self._child("test-lists", "analysis", "update-test-lists", "--from", str(SAMPLE)))
+
+    def _import_network_names(self) -> None:
+        """Load the made-up names of simulated networks into a database that has no names, so that pages show some."""
+        with queries.open_connection(self._database.dsn) as connection:
+            if not queries.has_network_names(connection):
+                networks.load(connection, networks.read(networks.SAMPLE))
 
     def _start_services(self, wiring: Wiring) -> None:
         fastpath, api = self._child("fastpath", "fastpath"), self._child("api", "ooni-api")
