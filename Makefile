@@ -57,6 +57,19 @@ new-test: setup ## add an experiment: scorer, golden files, migration (NAME=foo_
 bench: setup ## measure latency and throughput; prints figures, never fails on them
 	@$(BIN)/python -m tests.load.bench
 
+load-sample: setup ## fill the database with synthetic rows (ROWS=1000000, SEED=1, UNTIL=today, DSN or RUN_DIR)
+	@exec $(BIN)/python -m tests.load.sample --rows "$(or $(ROWS),1000000)" --seed "$(or $(SEED),1)" \
+	    --run-dir "$(or $(RUN_DIR),run)" $(if $(UNTIL),--until "$(UNTIL)") $(if $(DSN),--dsn "$(DSN)")
+
+setup-bench: $(VENV)/.installed-bench ## add the embedded ClickHouse of `make bench-api` to .venv
+
+$(VENV)/.installed-bench: requirements-bench.lock tools/setup-bench | setup
+	@tools/setup-bench
+
+bench-api: setup-bench ## measure the measurements API over ROWS=20000000 rows (BENCH_DIR keeps them, ONLY=text asks less)
+	@exec $(BIN)/python -m tests.load.bench_api --rows "$(or $(ROWS),20000000)" --seed "$(or $(SEED),1)" \
+	    $(if $(BENCH_DIR),--directory "$(BENCH_DIR)") $(if $(ONLY),--only "$(ONLY)")
+
 setup-ops: $(VENV)/.installed-ops ## add ansible, molecule and testinfra to .venv
 
 $(VENV)/.installed-ops: requirements-ops.lock tools/setup-ops | setup
