@@ -24,7 +24,7 @@ def stage_files(package: Package, stage: Path) -> None:
     for name, source in package.readme.items():
         if (ROOT / source).exists():
             _write(documents / name, (ROOT / source).read_text("utf-8"))
-    _write(documents / "copyright", _copyright())
+    _write(documents / "copyright", _copyright(package))
     overrides = (PACKAGING / "lintian-overrides").read_text("utf-8").replace("@package@", package.name)
     _write(stage / "usr/share/lintian/overrides" / package.name, overrides)
 
@@ -94,12 +94,17 @@ def debian_release(os_release: Path = Path("/etc/os-release")) -> str:
     return values.get("VERSION_ID", "").strip('"') if values.get("ID", "").strip('"') == "debian" else ""
 
 
-def _copyright() -> str:
+def _copyright(package: Package) -> str:
     licence = (ROOT / "LICENSE").read_text("utf-8").strip()
+    data = [path for app in package.apps for path in sorted((ROOT / "apps" / app / "src").glob("*/LICENSE-*.txt"))]
     return (
         "The applications of this package are distributed under the licence below. The Python packages in its virtual\n"
         "environment come with licences of their own, in their *.dist-info directories.\n\n"
         f"{licence}\n"
+        + "".join(
+            f"\nData in {path.parent.name} come with this licence ({path.name}):\n\n{path.read_text('utf-8').strip()}\n"
+            for path in data
+        )
     )
 
 

@@ -10,6 +10,9 @@ from debbuild.spec import PACKAGING, ROOT, Package
 # Tests of dependencies are of no use on a host.
 _UNUSED_DIRECTORIES = ("tests", "test")
 
+# Wheels take all that lies among the modules, so caches of tools (.mypy_cache and the like) are left behind before.
+_NOT_SOURCE = (".*", "__pycache__", "*.py[cod]", "*.egg-info", "tests")
+
 
 class BuildError(Exception):
     """A step of the build failed; the text says which and what to do."""
@@ -62,8 +65,7 @@ class Tools:
         if not target.exists():
             # Out of the tree, which others may be using, and which may be read-only.
             source = self._work / "source" / app
-            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "tests")
-            shutil.copytree(ROOT / "apps" / app, source, ignore=ignored)
+            copy_source(ROOT / "apps" / app, source)
             self._pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", target, source)
         return next(target.glob("*.whl"))
 
@@ -86,6 +88,11 @@ class Tools:
 
     def _pip(self, *arguments: str | Path) -> None:
         run(self._root / "bin" / "python3", "-m", "pip", "--quiet", *arguments, environ=self._environ, cwd=self._work)
+
+
+def copy_source(app: Path, target: Path) -> None:
+    """Copy what a wheel is built from: an app without its tests, and without what tools left there."""
+    shutil.copytree(app, target, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
 
 
 def _clean(venv: Path, site: Path, version: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from debbuild import spec, version
+from debbuild import deb, spec, version
+from debbuild.venv import copy_source
 
 from analysis.config import AnalysisSettings
 from api.config import ApiSettings
@@ -265,3 +266,31 @@ def test_units_may_write_only_into_directories_that_the_postinst_makes(package):
     for template in package.units:
         for line in re.findall(r"^ReadWritePaths=(.*)", template.read_text(), re.MULTILINE):
             assert set(line.split()) <= made
+
+
+def test_what_tools_leave_among_the_modules_is_not_packed(tmp_path):
+    module = tmp_path / "app/src/module"
+    caches = [
+        f"{cache}/deep" for cache in (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__")
+    ]
+    for directory in (*caches, "data", "../../tests"):
+        (module / directory).mkdir(parents=True)
+        (module / directory / "file.json").write_text("{}")
+    for name in ("__init__.py", "module.cpython-311.pyc", ".draft.swp", "py.typed"):
+        (module / name).write_text("")
+    (tmp_path / "app/pyproject.toml").write_text("")
+    copy_source(tmp_path / "app", tmp_path / "copy")
+    copied = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert copied == {
+        "pyproject.toml",
+        *(f"src/module/{name}" for name in ("__init__.py", "data/file.json", "py.typed")),
+    }
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=package_name)
+def test_licences_of_data_stand_beside_our_own(package, tmp_path):
+    deb.stage_files(package, tmp_path)
+    text = (tmp_path / "usr/share/doc" / package.name / "copyright").read_text()
+    assert (ROOT / "LICENSE").read_text().strip() in text
+    notice = (ROOT / "apps/api/src/api/LICENSE-unicode.txt").read_text().strip()
+    assert (notice in text) == ("api" in package.apps)

@@ -251,6 +251,24 @@ def test_measurement_becomes_a_row_although_the_database_came_late(host):
     assert host.sql("SELECT sum(measurement_count) FROM counters_country") == "1"
 
 
+def test_names_of_networks_are_loaded_as_the_readme_says(host):
+    host.run(
+        "printf 'asn,changed,org_name,cc,aut_name,source\\n30722,2024-01-31,Example ISP,IT,E,x\\n' > /tmp/names.csv"
+    )
+    load = "/usr/lib/ooni-api/bin/python3 -I -m core.networks"
+    assert load in (ROOT / "apps/api/README.md").read_text()
+    for _ in range(2):
+        host.run(f"cd / && runuser -u ooniapi -- {load} /tmp/names.csv --dsn postgresql:///ooni")
+    assert "Example ISP" in host.run(f"curl -sSf '{API}/api/_/asnmeta?asn=30722'")
+
+
+def test_the_api_reference_has_its_files(host):
+    page = host.run(f"curl -sSf {API}/apidocs/")
+    for name in re.findall(r"assets/([a-z0-9.-]+)\?v=", page):
+        assert int(host.run(f"curl -sSf {API}/apidocs/assets/{name} | wc -c")) > 100
+    assert "swagger-ui-bundle.js" in page
+
+
 def test_uploader_archives_inside_its_sandbox(host):
     drop_in = "/run/systemd/system/ooni-api-uploader.service.d"
     override = "[Service]\\nExecStart=\\nExecStart=/usr/bin/uploader --now\\n"

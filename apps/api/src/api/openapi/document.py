@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 
 from api import __version__
-from api.openapi import measurements, pages, probes, submissions, test_lists
-from api.openapi.model import ERROR_EXAMPLES, ERRORS, JSON, Operation, Reply, Schema, ref
+from api.openapi import aggregation, caching, measurements, pages, probes, samples, statistics, submissions, test_lists
+from api.openapi.model import ERROR_EXAMPLES, ERRORS, JSON, Operation, Parameter, Reply, Schema, ref
 from api.openapi.schemas import SCHEMAS
 from api.rate_limit import REMAINING, is_free
 
 OPERATIONS: tuple[Operation, ...] = (
     *measurements.OPERATIONS,
+    *aggregation.OPERATIONS,
+    *statistics.OPERATIONS,
     *submissions.OPERATIONS,
     *probes.OPERATIONS,
     *test_lists.OPERATIONS,
@@ -19,6 +21,8 @@ OPERATIONS: tuple[Operation, ...] = (
 
 TAGS: Mapping[str, str] = {
     measurements.TAG: "Search and read measurements.",
+    aggregation.TAG: "Count measurements.",
+    statistics.TAG: "Figures that pages and researchers ask for often.",
     submissions.TAG: "Hand measurements in. Never limited.",
     probes.TAG: "What probes need to know before they measure. Never limited.",
     test_lists.TAG: "Which URLs are measured, and in which order.",
@@ -31,7 +35,10 @@ Takes measurements of Internet censorship from probes, and lets everybody search
 
 Errors are JSON with the text under `error`, whatever the route. Readers have a quota of server time per address and per
 network; `X-RateLimit-Remaining` says how many seconds are left, and 429 with `Retry-After` that there are none. Any
-origin may read, without credentials. When a parameter is repeated, the first one counts; unknown ones are ignored."""
+origin may read, without credentials, unless the operator names some. When a parameter is repeated, the first one
+counts; unknown ones are ignored.
+
+Of each parameter's examples, those of one request that finds something are filled in."""
 
 _SCHEME = "probeToken"
 _STATUS_WITH_RETRY = (429, 503)
@@ -41,7 +48,7 @@ def document(base_url: str) -> Schema:
     """Return the document of a service whose public address is `base_url`."""
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _described(operation)
+        paths.setdefault(operation.path, {})[operation.method] = _described(operation, base_url)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -54,7 +61,7 @@ def document(base_url: str) -> Schema:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": {**SCHEMAS, **aggregation.SCHEMAS},
             "securitySchemes": {
                 _SCHEME: {
                     "type": "http",
@@ -67,7 +74,7 @@ def document(base_url: str) -> Schema:
     }
 
 
-def _described(operation: Operation) -> Schema:
+def _described(operation: Operation, base_url: str) -> Schema:
     metered = not is_free(operation.path)
     found: Schema = {
         "operationId": f"{operation.method}_{_identifier(operation.path)}",
@@ -78,11 +85,30 @@ def _described(operation: Operation) -> Schema:
     if operation.text:
         found["description"] = operation.text
     if operation.parameters:
-        found["parameters"] = [parameter.described() for parameter in operation.parameters]
+        asked = samples.query(operation)
+        found["parameters"] = [_parameter(parameter, asked) for parameter in operation.parameters]
     if operation.body is not None:
         found["requestBody"] = operation.body.described()
     if operation.token:
         found["security"] = [{_SCHEME: []}]
+    found["x-codeSamples"] = [{"lang": "Shell", "label": "curl", "source": samples.curl(base_url, operation)}]
+    return found
+
+
+def _parameter(parameter: Parameter, asked: Mapping[str, object]) -> Schema:
+    """Return a Parameter Object, whose `example` is what the sample request has.
+
+    Other examples stay with the schema: pages that send requests fill in every `example`, and all filters together find
+    nothing.
+    """
+    found = parameter.described()
+    if parameter.where == "query":
+        other = found.pop("example", None)
+        if parameter.name in asked:
+            found["example"] = asked[parameter.name]
+        elif other is not None:
+            found["schema"] = {**found["schema"], "examples": [other]}
+            found["description"] += f" For example `{other}`."
     return found
 
 
@@ -96,10 +122,13 @@ def _responses(operation: Operation, *, metered: bool) -> Schema:
     responses: Schema = {}
     for status, replies in operation.replies.items():
         several = replies if isinstance(replies, tuple) else (replies,)
-        described = several[0].described(headers)
+        usual = caching.headers(operation) if status == 200 else {}
+        described = several[0].described({**usual, **headers})
         for other in several[1:]:
             described["content"].update(other.described({})["content"])
         responses[str(status)] = described
+    if caching.tagged(operation):
+        responses["304"] = Reply(caching.NOT_MODIFIED).described({**caching.headers(operation), **headers})
     for status in sorted({*operation.errors, *((429,) if metered else ())}):
         more = dict(headers)
         if status in _STATUS_WITH_RETRY:
@@ -111,4 +140,5 @@ def _responses(operation: Operation, *, metered: bool) -> Schema:
 
 
 def _identifier(path: str) -> str:
-    return "".join(character if character.isalnum() else "_" for character in path).strip("_") or "root"
+    name = "".join(character if character.isalnum() else "_" for character in path).strip("_")
+    return f"{name or 'root'}_page" if path.endswith("/") else name

@@ -1,7 +1,14 @@
 """Descriptions of the routes for readers of measurements."""
 
+from datetime import datetime
+
+from api.cursor import Cursor
+from api.list_filter import START
+from api.list_order import ORDER_COLUMNS, Order, Position
+from api.measurement_list import MAX_OFFSET
 from api.openapi.model import (
     ANY_OBJECT,
+    HTML,
     INTEGER,
     NUMBER,
     QUERY_ERRORS,
@@ -32,13 +39,15 @@ from api.openapi.schemas import (
     report_id,
 )
 from api.params import MAX_VALUE_LENGTH
-from api.queries import ORDER_COLUMNS
 
 TAG = "measurements"
 
 _INPUT = Parameter(
     "input", text(maxLength=MAX_VALUE_LENGTH), "What was measured, exactly as the probe has it.", example=URL
 )
+
+_ORDER = Order(START, descending=True)
+_CURSOR = Cursor(Position(None, datetime.fromisoformat(TIME).replace(tzinfo=None), UID), None, None).encode(_ORDER)
 
 _LIST_PARAMETERS = (
     report_id("Measurements of this report; then there is no default for since and until."),
@@ -47,7 +56,12 @@ _LIST_PARAMETERS = (
     COUNTRIES,
     NETWORKS,
     comma_list("test_name", "Name of the test; an empty one is a filter on the empty name.", "web_connectivity"),
-    Parameter("category_code", text("[A-Z]*"), "Category of the input in the test lists; not available yet."),
+    Parameter(
+        "category_code",
+        text("[A-Z]{0,16}"),
+        "Category that the input has in any of the test lists; ignored if there is an input.",
+        example="NEWS",
+    ),
     moment("since", "Measurements that started after this; 30 days before until if left out."),
     moment("until", "Measurements that started at this or before; the end of today if left out."),
     boolean_filter("confirmed", "Whether blocking was confirmed."),
@@ -61,16 +75,30 @@ _LIST_PARAMETERS = (
     Parameter(
         "order", text(enum=["asc", "desc", ""]), "Direction of the sort, in any case of letters.", example="desc"
     ),
-    Parameter("offset", {**INTEGER, "minimum": 0, "maximum": 10**18 - 1, "default": 0}, "Number of rows to skip."),
+    Parameter(
+        "offset",
+        {**INTEGER, "minimum": 0, "default": 0},
+        f"Number of rows to skip, {MAX_OFFSET} at most. With a cursor nothing is skipped: then it may be any number, "
+        "for the metadata only, and next_url goes on counting.",
+    ),
     Parameter("limit", {**INTEGER, "minimum": 1, "maximum": 100, "default": 100}, "Number of rows in the reply."),
+    Parameter(
+        "cursor",
+        TEXT,
+        "Where the page begins, from the next_url of the page before; it belongs to one order_by and order.",
+        example=_CURSOR,
+    ),
 )
+
+_VERIFICATION = nullable(text(enum=["verified", "failed", "unverified"]))
 
 _LIST_ROW = {
     **FOUND_ROW,
     "input": nullable(TEXT),
     "measurement_url": TEXT,
-    "probe_asn": TEXT,
+    "probe_asn": text("AS[0-9]+"),
     "scores": {},
+    "verification_status": _VERIFICATION,
 }
 _LIST_METADATA = record(
     {
@@ -91,6 +119,7 @@ _META_ROW = {
     "raw_measurement": TEXT,
     "scores": nullable(TEXT),
     "test_start_time": nullable(TIME_SCHEMA),
+    "verification_status": _VERIFICATION,
 }
 _EXAMPLE = {
     "anomaly": False,
@@ -111,7 +140,12 @@ OPERATIONS = (
         "/api/v1/measurements",
         TAG,
         "Search measurements",
-        text="The total is never counted: follow next_url. Unknown countries and networks are left out.",
+        text=(
+            "The total is never counted: follow next_url until it is null. It has a cursor, so that each page is as "
+            "fast as the first, and no row is missed or given twice while measurements come in. Rows are sorted by "
+            "order_by (text by its first 200 characters), then by start time, then by uid. "
+            "Unknown countries and networks are left out."
+        ),
         parameters=_LIST_PARAMETERS,
         replies={
             200: Reply(
@@ -142,6 +176,7 @@ OPERATIONS = (
                             "measurement_url": f"https://api.example.org/api/v1/raw_measurement?measurement_uid={UID}",
                             "probe_asn": "AS34245",
                             "scores": {"blocking_general": 0.0},
+                            "verification_status": None,
                         }
                     ],
                 },
@@ -154,6 +189,10 @@ OPERATIONS = (
         "/api/v1/measurement_meta",
         TAG,
         "Metadata of one measurement",
+        text=(
+            "category_code is that of the test list of the probe's country, else of the global list, else of any "
+            "other; empty when the input is in none, and null when a report is asked for without an input."
+        ),
         parameters=(
             measurement_uid("Which measurement; it wins over report_id."),
             report_id("Which report, when there is no measurement_uid."),
@@ -170,6 +209,7 @@ OPERATIONS = (
                     "probe_asn": 34245,
                     "scores": '{"blocking_general":0.0}',
                     "test_start_time": TIME,
+                    "verification_status": None,
                 },
             )
         },
@@ -199,5 +239,19 @@ OPERATIONS = (
         ),
         replies={200: Reply("The measurement.", ANY_OBJECT, _BODY)},
         errors=QUERY_ERRORS,
+    ),
+    Operation(
+        "get",
+        "/api/v1/files",
+        TAG,
+        "Files, no longer listed",
+        replies={200: Reply("That there is no such list.", record({"msg": TEXT}), {"msg": "not implemented"})},
+    ),
+    Operation(
+        "get",
+        "/api/",
+        TAG,
+        "Way to the documentation",
+        replies={302: Reply("Where it is.", TEXT, media=HTML, headers=("Location",))},
     ),
 )

@@ -1,9 +1,13 @@
-"""The document as one page of HTML, without scripts and without anything from elsewhere."""
+"""The document as one page of HTML, with nothing from elsewhere.
+
+With scripts, Swagger UI takes its place: docs/adr/0016-api-reference-page.md.
+"""
 
 import json
 from html import escape
 from typing import Any
 
+from api.openapi.assets import address
 from api.openapi.model import Schema
 
 _HEAD = """\
@@ -13,25 +17,30 @@ _HEAD = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
-h2 {{ border-bottom: 1px solid #bbb; margin-top: 3rem; text-transform: capitalize; }}
-code, pre {{ background: #eee; font-size: .9em; padding: 0 .2em; }}
-pre {{ overflow-x: auto; padding: .6em; white-space: pre-wrap; }}
-details {{ margin: .6rem 0; }}
-summary {{ cursor: pointer; }}
-table {{ border-collapse: collapse; width: 100%; }}
-td, th {{ border-bottom: 1px solid #ddd; padding: .2em .6em .2em 0; text-align: left; vertical-align: top; }}
-</style>
+<link rel="icon" href="{icon}">
+<link rel="stylesheet" href="{vendor_style}">
+<link rel="stylesheet" href="{style}">
+<script src="{vendor_script}" defer></script>
+<script src="{script}" defer></script>
 </head>
 <body>
+<div id="interactive"></div>
+<main id="reference">
 <h1>{title}</h1>
 """
 
 
 def page(document: Schema) -> str:
     """Return the page of an OpenAPI document."""
-    parts = [_HEAD.format(title=escape(document["info"]["title"]))]
+    head = _HEAD.format(
+        title=escape(document["info"]["title"]),
+        icon=address("favicon-32x32.png"),
+        style=address("apidocs.css"),
+        vendor_style=address("swagger-ui.css"),
+        script=address("apidocs.js"),
+        vendor_script=address("swagger-ui-bundle.js"),
+    )
+    parts = [head]
     parts += [f"<p>{_prose(text)}</p>" for text in document["info"]["description"].split("\n\n")]
     parts.append('<p>The same for programs: <a href="/openapi.json"><code>/openapi.json</code></a></p>')
     for tag in document["tags"]:
@@ -47,7 +56,7 @@ def page(document: Schema) -> str:
         f'<h3 id="{escape(name)}"><code>{escape(name)}</code></h3>\n{_json(schema)}'
         for name, schema in document["components"]["schemas"].items()
     ]
-    return "\n".join([*parts, "</body>", "</html>", ""])
+    return "\n".join([*parts, "</main>", "</body>", "</html>", ""])
 
 
 def _operation(method: str, path: str, operation: Schema) -> str:
@@ -61,13 +70,14 @@ def _operation(method: str, path: str, operation: Schema) -> str:
         parts.append("<p>Needs <code>Authorization: Bearer TOKEN</code>.</p>")
     if "parameters" in operation:
         rows = (
-            (parameter["name"], parameter["in"], parameter["description"], parameter.get("example", ""))
+            (parameter["name"], parameter["in"], parameter["description"], _example(parameter))
             for parameter in operation["parameters"]
         )
         parts.append(_table(("parameter", "in", "meaning", "example"), rows))
     if "requestBody" in operation:
         parts.append(f"<p>Body. {_prose(operation['requestBody'].get('description', ''))}</p>")
         parts += [_json(content["example"]) for content in operation["requestBody"]["content"].values()]
+    parts += [f"<pre>{escape(sample['source'])}</pre>" for sample in operation["x-codeSamples"]]
     parts.append(
         _table(
             ("status", "meaning"), ((status, reply["description"]) for status, reply in operation["responses"].items())
@@ -80,6 +90,10 @@ def _operation(method: str, path: str, operation: Schema) -> str:
             if "example" in content:
                 parts.append(f"<p>{status}, <code>{escape(media)}</code></p>\n{_json(content['example'])}")
     return "\n".join([*parts, "</details>"])
+
+
+def _example(parameter: Schema) -> object:
+    return parameter.get("example", next(iter(parameter["schema"].get("examples", ())), ""))
 
 
 def _table(head: tuple[str, ...], rows: Any) -> str:

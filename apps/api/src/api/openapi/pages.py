@@ -1,5 +1,6 @@
 """Descriptions of pages, redirects, and what operators look at."""
 
+from api.openapi.assets import NAMES, version
 from api.openapi.model import ANY_OBJECT, HTML, TEXT, Operation, Parameter, Reply, text
 
 TAG = "pages"
@@ -68,6 +69,29 @@ OPERATIONS = (
     ),
     Operation(
         "get", "/apidocs/", OPERATION_TAG, "This document, for people", {200: Reply("A page.", TEXT, media=HTML)}
+    ),
+    Operation(
+        "get",
+        "/apidocs/assets/{name}",
+        OPERATION_TAG,
+        "What that page loads",
+        {
+            200: (
+                Reply("A file.", TEXT, media="application/javascript"),
+                Reply("A file.", TEXT, media="text/css"),
+                Reply("A file.", TEXT, media="image/png"),
+            )
+        },
+        parameters=(
+            Parameter("name", text(enum=list(NAMES)), "Name of the file.", "path", "apidocs.js"),
+            Parameter(
+                "v",
+                TEXT,
+                "Its version, as the page has it; the reply to any other one must not be kept.",
+                example=version("apidocs.js"),
+            ),
+        ),
+        errors=(404,),
     ),
     Operation(
         "get",

@@ -155,6 +155,7 @@ OPERATIONS = (
                 ),
                 {
                     **_CHECK_IN_EXAMPLE,
+                    "conf": {"features": {}, "test_helpers": HELPERS_EXAMPLE},
                     "nettests": [
                         {
                             "report_id": REPORT_ID,
