@@ -9,14 +9,22 @@ import pytest
 from testinfra.host import Host
 
 SERVER = """
-import http.server, socketserver, sys
+import http.server, pathlib, select, socketserver, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         headers = self.headers
         text = f"{sys.argv[1]} {headers['X-Forwarded-For']} {headers['X-Real-IP']}"
         text = "UP" if self.path == "/health" else text
-        self.send_response(200)
+        if self.path == "/slow":
+            poll = select.poll()
+            poll.register(self.connection, select.POLLRDHUP)
+            text = "left" if poll.poll(20_000) else "stayed"
+            pathlib.Path("/run/slow").write_text(text)
+        if self.path == "/heavy":
+            with open("/run/heavy", "a") as asked:
+                asked.write("x")
+        self.send_response(504 if self.path == "/heavy" else 200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text.encode())
@@ -25,6 +33,18 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     allow_reuse_address = True
 Server(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
 """
+
+IMPATIENT = """
+import socket, ssl, time
+connection = socket.create_connection(("127.0.0.1", {port}))
+if {port} == 443:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = context.wrap_socket(connection, server_hostname="api.example.org")
+connection.sendall(b"GET /slow HTTP/1.1\\r\\nHost: api.example.org\\r\\n\\r\\n")
+time.sleep(1)
+"""
+"""A client that leaves before it has its answer."""
 
 
 def state(host: Host, name: str) -> str:
@@ -84,6 +104,20 @@ def test_no_question_fails_while_a_server_dies_and_comes_back(servers: Host, ask
             "systemctl reset-failed api1 || true; systemd-run --unit api1 python3 /run/server.py api1 8101"
         )
     wait_for(servers, "api1", "UP")
+
+
+def test_question_that_took_the_database_too_long_is_not_asked_again(servers: Host, ask: Callable) -> None:
+    servers.check_output("rm -f /run/heavy")
+    assert ask("/heavy").status == 504
+    assert servers.file("/run/heavy").content_string == "x"
+
+
+def test_server_is_told_when_the_client_leaves(servers: Host) -> None:
+    servers.check_output("rm -f /run/slow")
+    tls = ":443 ssl" in servers.file("/etc/haproxy/haproxy.cfg").content_string
+    servers.check_output(f"python3 - <<'EOF'\n{IMPATIENT.format(port=443 if tls else 80)}\nEOF")
+    servers.check_output("timeout 15 sh -c 'until [ -s /run/slow ]; do sleep 0.1; done'")
+    assert servers.file("/run/slow").content_string == "left"
 
 
 def test_clients_are_told_when_to_come_back_while_no_server_is_there(servers: Host, ask: Callable) -> None:

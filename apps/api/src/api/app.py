@@ -5,11 +5,15 @@ import time
 from flask import Flask, Response, g, request
 
 from api import (
+    aggregation,
     check_in,
+    conditional,
+    cors,
     discovery,
     errors,
     geolookup,
     health,
+    measurement_list,
     measurements,
     pages,
     probe_data,
@@ -17,7 +21,9 @@ from api import (
     rate_limit,
     reports,
     responses,
+    statistics,
     submit,
+    torsf,
     url_routes,
 )
 from api.config import ApiSettings, exported_path, load
@@ -36,7 +42,11 @@ BLUEPRINTS = (
     reports.blueprint,
     submit.blueprint,
     url_routes.blueprint,
+    measurement_list.blueprint,
     measurements.blueprint,
+    *statistics.BLUEPRINTS,
+    aggregation.blueprint,
+    torsf.blueprint,
     pages.blueprint,
     openapi.blueprint,
 )
@@ -59,9 +69,10 @@ def create_app(settings: ApiSettings | None = None, *, slot: int = 0) -> Flask:
     settings = settings or load(exported_path())
     app.extensions[EXTENSION] = build(settings, slot)
     errors.register(app)
-    responses.register(app)
+    cors.register(app, settings.cors_origins)
     _measure(app)
     rate_limit.register(app, settings)
+    conditional.register(app)  # runs before the quotas, which see the status that is sent
     _discard_unread_bodies(app, settings.max_received_bytes)
     _watch_databases(app)
     for blueprint in BLUEPRINTS:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from api import APP
+from api.cors import Origins
 from api.proxies import TrustedProxies
 from core.config import ConfigError, load_settings
 from core.db import DatabaseUnavailable, open_pool
@@ -16,6 +17,9 @@ from core.objectstore import StoreError, open_store
 
 CONFIG_VARIABLE = "OONI_API_CONFIG"
 """Environment variable with the path of the configuration file."""
+
+REQUEST_LINE_LIMIT = 8190
+"""Longest first line of a request that is taken, in bytes; the links in replies are shorter."""
 
 _COLLECTOR = re.compile(r"[0-9A-Za-z]{1,20}", re.ASCII)
 _ADDRESS = re.compile(r"(unix:/.+)|(.*:\d{1,5})", re.ASCII)
@@ -109,6 +113,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     quota_exempt: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     # Networks of our proxies, whose X-Real-IP and X-Forwarded-For are believed; they must replace those of clients.
     trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    # Origins whose pages may read replies, such as https://a.example.org or https://*.example.org; `*` for any.
+    cors_origins: tuple[str, ...] = ("*",)
     # File with the countries of addresses (MaxMind's format), read again when it changes; empty for none.
     geo_country_db: str = ""
     # File with the networks (AS numbers) of addresses, read again when it changes; may be the same one; empty for none.
@@ -152,6 +158,10 @@ def check(settings: ApiSettings) -> None:
         raise ConfigError(f"log_level must be one of {', '.join(LEVELS)}; for example INFO.")
     _check_quota_exempt(settings.quota_exempt)
     _check_addresses(settings)
+    try:
+        Origins(settings.cors_origins)
+    except ValueError as error:
+        raise ConfigError(f"cors_origins: {error}.") from error
     try:
         TrustedProxies(settings.trusted_proxies)
     except ValueError as error:

@@ -35,6 +35,11 @@ def bad_request(message: str, **extra: object) -> ApiError:
     return ApiError(400, message, body=extra)
 
 
+def too_slow(narrow: str) -> ApiError:
+    """Return a 504 for a query that took too long; `narrow` says how to ask for less."""
+    return ApiError(504, f"Database query error: the query took too long. {narrow}")
+
+
 def register(app: Flask) -> None:
     """Install the handlers that turn every failure into JSON."""
 
@@ -67,8 +72,21 @@ def register(app: Flask) -> None:
     def on_slow_query(_error: Exception) -> Response:
         DATABASE_FAILURES.labels("timeout").inc()
         log.warning("query took too long")
-        text = "Database query error: the query took too long. Narrow it with since, until, probe_cc or probe_asn."
-        return json_response({"error": text}, status=504, cache="no-cache")
+        return on_api_error(too_slow("Ask for less, or try again later."))
+
+    @app.errorhandler(pg_errors.LockNotAvailable)
+    @app.errorhandler(pg_errors.DeadlockDetected)
+    @app.errorhandler(pg_errors.SerializationFailure)
+    @app.errorhandler(pg_errors.InsufficientResources)
+    @app.errorhandler(pg_errors.DiskFull)
+    @app.errorhandler(pg_errors.OutOfMemory)
+    @app.errorhandler(pg_errors.ConfigurationLimitExceeded)
+    def on_busy_database(error: pg_errors.Error) -> Response:
+        """What the server refuses for the moment: locks, conflicts on a standby, memory, room for sorting."""
+        DATABASE_FAILURES.labels("refused").inc()
+        log.warning("query refused by the database", sqlstate=error.sqlstate, error=type(error).__name__)
+        text = "Database query error: the database has no room for this query now. Ask for less, or try again later."
+        return on_api_error(ApiError(503, text, headers={"Retry-After": "60"}))
 
     @app.errorhandler(pg_errors.Error)
     def on_query_error(error: pg_errors.Error) -> Response:

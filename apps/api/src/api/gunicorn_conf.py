@@ -8,7 +8,8 @@ from typing import Any
 from api import APP, JOURNAL_IDENTIFIER, quota_store
 from api.clock import SLOTS
 from api.companions import Companions
-from api.config import exported_path, listen_address, load
+from api.config import REQUEST_LINE_LIMIT, exported_path, listen_address, load
+from api.cors import Origins
 from api.worker import QuietLogger, Worker
 from core import log as core_log
 from core.metrics import MULTIPROC_VARIABLE, forget
@@ -27,7 +28,7 @@ graceful_timeout = settings.graceful_timeout_s
 timeout = 60
 keepalive = 75
 backlog = 1024
-limit_request_line = 8190
+limit_request_line = REQUEST_LINE_LIMIT
 limit_request_field_size = 8190
 loglevel = settings.log_level.lower()
 logger_class = QuietLogger
@@ -40,6 +41,7 @@ _IN_MEMORY = Path("/dev/shm")  # noqa: S108 gunicorn makes its files there safel
 worker_tmp_dir = str(_IN_MEMORY) if _IN_MEMORY.is_dir() else None
 
 Worker.request_timeout_s = settings.request_timeout_s
+Worker.any_origin = Origins(settings.cors_origins).any
 
 if settings.quotas_enabled:  # before the fork, so that all workers have the same
     quota_store.share(quota_store.QuotaTable(settings.quota_prefix_factor, name=settings.bind))

@@ -45,6 +45,7 @@ SPOOL_SERVED = Counter(
     ["result"],
 )
 DATABASE_FAILURES = Counter("api_database_failures", "Requests that failed in the database, by kind.", ["kind"])
+QUERIES_CANCELLED = Counter("api_queries_cancelled", "Queries ended because the client that asked had left.")
 REQUESTS = Counter("api_requests", "Requests answered, by endpoint and class of status.", ["endpoint", "status"])
 REQUEST_SECONDS = Histogram(
     "api_request_seconds",

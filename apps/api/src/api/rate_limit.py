@@ -2,7 +2,8 @@
 
 What counts is the processor time of the request's own thread, not its duration, so that nobody pays for a slow database
 or for a client that reads slowly. Each request's start is kept with the request. Probes are never limited: many of them
-share one address. Replies from a cache are free: those of the proxy never come here, and a 304 costs nothing.
+share one address. Replies from the proxy's cache never come here. A 304 is charged what it took without the minimum: it
+is found by doing the work, and would otherwise make any question free to whoever names any tag.
 Why all this: docs/adr/0012-quotas-count-processor-time.md.
 """
 
@@ -98,15 +99,12 @@ class RateLimit:
         metered: _Metered | None = g.pop("metered", None)
         if metered is None:
             return response
-        cost = 0
-        if response.status_code != 304:
-            cost = max(MINIMUM_CHARGE, time.thread_time_ns() - metered.started)
+        minimum = 0 if response.status_code == 304 else MINIMUM_CHARGE
+        cost = max(minimum, time.thread_time_ns() - metered.started)
         now = time.monotonic_ns()
         left = []
         for subject in metered.subjects:
-            balance, evicted = (
-                self._table.charge(subject, cost, now) if cost else (self._table.balance(subject, now), False)
-            )
+            balance, evicted = self._table.charge(subject, cost, now)
             if evicted:
                 QUOTA_EVICTIONS.inc()
             left.append(remaining_s(balance))

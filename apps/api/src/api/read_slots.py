@@ -1,7 +1,8 @@
 """Keeps threads free for submissions: readers that wait for the database may use only part of a worker's threads.
 
 Measurements must be taken in while the database is slow or away. Readers wait for it for seconds, and without a bound a
-few of them per second would occupy every thread.
+few of them per second would occupy every thread. Nor do more of them ask the database than there are connections for:
+whoever found none would be told that the database is away, and the log would say so, though it is only busy.
 """
 
 import threading
@@ -14,23 +15,41 @@ from api.metrics import DATABASE_FAILURES
 SHARE = 0.75
 """Part of the threads that may work for readers at the same time."""
 
+RESERVED = 2
+"""Connections of the pool that are for others than readers' queries: test lists of probes, and where bodies are."""
+
 _WAIT_S = 0.1  # enough for a burst of ordinary queries to pass; long waits would themselves occupy threads
+_TURN_WAIT_S = 1.0  # those who wait here occupy threads of readers alone
 
 
 class ReadSlots:
     """A bounded number of readers at the same time in one worker."""
 
-    def __init__(self, threads: int) -> None:
-        """Take the number of threads of the worker."""
-        self._slots = threading.BoundedSemaphore(max(1, int(threads * SHARE)))
+    def __init__(self, threads: int, connections: int) -> None:
+        """Take the number of threads of the worker, and of connections of its pool."""
+        places = max(1, int(threads * SHARE))
+        self._places = threading.BoundedSemaphore(places)
+        self._queries = threading.BoundedSemaphore(max(1, min(places, connections - RESERVED)))
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a thread for a reader who waits for something else than a query. Raises ApiError 503 without one."""
+        with _taken(self._places, _WAIT_S):
+            yield
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Hold a slot for the duration of a query. Raises ApiError 503 when all are taken."""
-        if not self._slots.acquire(timeout=_WAIT_S):
-            DATABASE_FAILURES.labels("busy").inc()
-            raise ApiError(503, "Too many queries at the moment. Try again soon.", headers={"Retry-After": "10"})
-        try:
+        """Hold a thread, and a connection's worth, for the duration of a query. Raises ApiError 503 without them."""
+        with self.place(), _taken(self._queries, _TURN_WAIT_S):
             yield
-        finally:
-            self._slots.release()
+
+
+@contextmanager
+def _taken(slots: threading.BoundedSemaphore, wait_s: float) -> Iterator[None]:
+    if not slots.acquire(timeout=wait_s):
+        DATABASE_FAILURES.labels("busy").inc()
+        raise ApiError(503, "Too many queries at the moment. Try again soon.", headers={"Retry-After": "10"})
+    try:
+        yield
+    finally:
+        slots.release()

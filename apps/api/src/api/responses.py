@@ -1,18 +1,25 @@
-"""Replies: JSON as the wire contract wants it, Cache-Control, cross-origin headers."""
+"""Replies: JSON as the wire contract wants it, with Cache-Control and a tag for conditional requests.
 
+A member that differs each time although the answer is the same would make its tag worthless. Name it:
+
+    json_response(reply, cache="max-age=60", volatile=("metadata.query_time",))
+    json_response(reply, volatile=("db_stats",))
+
+A reply that is known by an identifier and never changes is tagged by it: `response.set_etag(uid)`.
+"""
+
+import hashlib
 import json
 import math
-import re
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Response
 from flask.json.provider import JSONProvider
 
 NO_CACHE = "max-age=0, no-cache"
-_HEADER_LIST = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~, -]{1,1000}", re.ASCII)
-_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 def to_json(value: Any) -> str:
@@ -67,33 +74,43 @@ class ContractJson(JSONProvider):
         return json_response(value)
 
 
-def json_response(value: Any, *, status: int = 200, cache: str | None = None) -> Response:
-    """Return a JSON reply with the given Cache-Control value."""
-    response = Response(to_json(value), status=status, mimetype="application/json")
+def json_response(value: Any, *, status: int = 200, cache: str | None = None, volatile: Sequence[str] = ()) -> Response:
+    """Return a JSON reply.
+
+    Args:
+        value: what to send.
+        status: its status.
+        cache: the value of Cache-Control; None for none.
+        volatile: members that the tag does not depend on, as `key` or `key.key`; `value` must be an object then.
+    """
+    if volatile:
+        text, stable = _without(value, volatile)
+        response = Response(text, status=status, mimetype="application/json")
+        response.set_etag(tag_of(stable.encode("ascii")), weak=True)
+    else:
+        response = Response(to_json(value), status=status, mimetype="application/json")
     if cache is not None:
         response.headers["Cache-Control"] = cache
     return response
 
 
-def register(app: Flask) -> None:
-    """Add cross-origin headers to every reply, errors included, and answer preflights."""
-
-    @app.before_request
-    def preflight() -> Response | None:
-        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            return _preflight_reply(request)
-        return None
-
-    @app.after_request
-    def allow_any_origin(response: Response) -> Response:
-        response.headers["Access-Control-Allow-Origin"] = "*"
-        return response
+def tag_of(body: bytes) -> str:
+    """Return the tag of a body: the same for the same bytes, on every host."""
+    return hashlib.blake2b(body, digest_size=15).hexdigest()
 
 
-def _preflight_reply(asked: Request) -> Response:
-    response = Response(b"", status=200, mimetype="text/html")
-    response.headers["Access-Control-Allow-Methods"] = _METHODS
-    wanted = asked.headers.get("Access-Control-Request-Headers", "")
-    if _HEADER_LIST.fullmatch(wanted):
-        response.headers["Access-Control-Allow-Headers"] = wanted
-    return response
+def _without(value: dict[str, Any], volatile: Sequence[str]) -> tuple[str, str]:
+    """Return an object as JSON, whole and without its volatile members; only what holds one is serialised twice."""
+    whole, stable = [], []
+    for key in sorted(value):
+        name = json.dumps(key) + ":"
+        member = value[key]
+        text = name + to_json(member).rstrip("\n")
+        whole.append(text)
+        inner = {path.removeprefix(f"{key}.") for path in volatile if path.startswith(f"{key}.")}
+        if inner:
+            rest = {name: item for name, item in member.items() if name not in inner}
+            stable.append(name + to_json(rest))
+        elif key not in volatile:
+            stable.append(text)
+    return "{" + ",".join(whole) + "}\n", ",".join(stable)

@@ -13,14 +13,17 @@ from api.config import ApiSettings
 from api.geolocation import Geolocation
 from api.handover import Handover
 from api.intake import Intake
+from api.list_queries import MeasurementList
 from api.metrics import BODY_SOURCE, PEER_READS
 from api.probe_config import COPIES, ProbeConfig
 from api.proxies import TrustedProxies
 from api.queries import MeasurementQueries
 from api.read_slots import ReadSlots
+from api.reading import Reader
 from api.repeats import PATIENCE_S, STATEMENT_TIMEOUT_MS, RepeatsElsewhere
 from api.request_body import BodyLimits
 from api.signing import KEY_FILE, ProbeTokens
+from api.statistics_runtimes import Runtimes
 from api.url_overview import UrlOverview
 from api.url_queries import UrlQueries
 from api.url_selection import UrlSelection
@@ -50,6 +53,8 @@ class Services:
     settings: ApiSettings
     pool: Pool
     queries: MeasurementQueries
+    measurement_list: MeasurementList
+    reader: Reader
     bodies: BodyReader
     read_slots: ReadSlots
     handover: Handover
@@ -62,6 +67,7 @@ class Services:
     url_queries: UrlQueries
     url_selection: UrlSelection
     url_overview: UrlOverview
+    runtimes: Runtimes
 
     def body(self, uid: str) -> bytes | None:
         """Return a measurement as sent, None when nobody has it.
@@ -73,7 +79,7 @@ class Services:
         try:
             body = self.bodies.read_local(uid)
             if body is None:
-                with self.read_slots.one():
+                with self.read_slots.place():
                     body = self.bodies.read(uid)
         except (StoreError, ArchiveError) as error:
             BODY_SOURCE.labels("error").inc()
@@ -126,7 +132,7 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         body_of=None if settings.fastpath_shares_spool else submission_of,
     )
     BackgroundRestore(received, lambda everything: received_in(spool, everything=everything)).start()
-    read_slots = ReadSlots(settings.threads)
+    read_slots = ReadSlots(settings.threads, settings.database_connections)
     probe_config = ProbeConfig(settings.probe_config_directory, Path(settings.state_directory) / COPIES)
     probe_config.start()
     url_queries = UrlQueries(pool)
@@ -135,10 +141,13 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
     )
     url_selection.start()
     limits = BodyLimits(settings.max_received_bytes, settings.max_inflated_bytes, settings.large_bodies_at_once)
+    reader = Reader(pool, read_slots, longest_s=settings.statement_timeout_ms / 1000)
     return Services(
         settings=settings,
         pool=pool,
-        queries=MeasurementQueries(pool, read_slots),
+        queries=MeasurementQueries(reader),
+        measurement_list=MeasurementList(reader),
+        reader=reader,
         bodies=bodies,
         read_slots=read_slots,
         handover=handover,
@@ -151,6 +160,7 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         url_queries=url_queries,
         url_selection=url_selection,
         url_overview=UrlOverview(url_queries),
+        runtimes=Runtimes(reader, Path(settings.state_directory)),
     )
 
 

@@ -99,6 +99,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     request_timeout_s = 120.0
     """Set from the settings by the gunicorn configuration."""
 
+    any_origin = True
+    """Whether pages of any origin may read replies; set like the limit. Of what is no HTTP the origin is not known."""
+
     def init_process(self) -> None:
         """Prepare the deadlines; the rest, the main loop included, is gunicorn's."""
         self.deadlines = Deadlines(self.request_timeout_s)
@@ -122,9 +125,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
             status, reason, message = _OWN_FAULT
             self.log.error("request failed: %s", kind, exc_info=exc)
         body = to_json({"error": message}).encode("ascii")
+        origin = "Access-Control-Allow-Origin: *\r\n" if self.any_origin else ""
         head = (
             f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            f"Access-Control-Allow-Origin: *\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Cache-Control: no-cache\r\n{origin}Content-Length: {len(body)}\r\n\r\n"
         )
         try:
             util.write_nonblock(client, head.encode("ascii") + body)
