@@ -22,6 +22,9 @@ from api.app import create_app
 from api.config import ApiSettings
 from core.spool import Spool
 
+sys.path.insert(0, str(Path(__file__).parent))
+from api_sample import load
+
 RID = "20240101T000000Z_webconnectivity_IE_34245_n1_abcdefghijklmnop"
 
 
@@ -206,6 +209,16 @@ def api_class() -> type[ApiServer]:
 def api(start_api: Callable[..., ApiServer], module_dsn: str) -> ApiServer:
     """The API of this module."""
     return start_api(module_dsn)
+
+
+@pytest.fixture(scope="module")
+def sampled_api(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> Iterator[ApiServer]:
+    """An API of this module with the sample of `api_sample`, whose links lead to itself."""
+    server = ApiServer(tmp_path_factory.mktemp("sampled"), module_dsn)
+    server.settings["base_url"] = server.url
+    load(module_dsn, server.spool)
+    yield server.start()
+    assert server.stop() == 0, server.log()
 
 
 def write_mmdb(path: Path, networks: dict[str, object], *, ip_version: int = 6, rested_s: float = 3600) -> Path:

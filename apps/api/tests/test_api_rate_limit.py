@@ -319,16 +319,25 @@ def test_processor_time_is_charged_and_duration_is_not(application: Callable[...
     assert remaining(client, "/sleep", "192.0.2.2") == "3999"
 
 
-def test_a_304_is_free(application: Callable[..., Flask]) -> None:
+def test_a_304_costs_what_it_took(application: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.rate_limit.MINIMUM_CHARGE", 100 * SECOND)
     app = application()
 
     @app.get("/unchanged")
     def unchanged() -> Response:
         return Response(status=304)
 
+    @app.get("/unchanged-after-work")
+    def unchanged_after_work() -> Response:
+        started = time.thread_time()
+        while time.thread_time() - started < 1.2:
+            pass
+        return Response(status=304)
+
     client = app.test_client()
-    assert remaining(client, "/unchanged", "192.0.2.1") == "4000"
-    assert remaining(client, METERED, "192.0.2.1") == "3999"
+    assert remaining(client, "/unchanged", "192.0.2.1") in {"3999", "4000"}  # some of it is refilled at once
+    assert remaining(client, METERED, "192.0.2.1") in {"3899", "3900"}
+    assert remaining(client, "/unchanged-after-work", "192.0.2.2") == "3998"
 
 
 def test_an_unknown_address_is_let_through(application: Callable[..., Flask]) -> None:
