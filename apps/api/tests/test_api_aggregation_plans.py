@@ -42,6 +42,11 @@ COUNTRY, NETWORK, DOMAIN, URL, INPUT = (f"counters_{name}" for name in ("country
 M_COUNTRY, M_NETWORK, M_URL, M_INPUT = (f"counters_month_{name}" for name in ("country", "network", "url", "input"))
 
 
+def _told(value: object) -> str:
+    """The name of a parameter, which must be the same in every process."""
+    return ",".join(sorted(value)) if isinstance(value, set) else str(value)
+
+
 @pytest.mark.parametrize(
     ("question", "expected"),
     [
@@ -71,7 +76,7 @@ M_COUNTRY, M_NETWORK, M_URL, M_INPUT = (f"counters_month_{name}" for name in ("c
         (Question(axes=("category_code",)), {M_URL, M_INPUT, "citizenlab"}),
         (Question(axes=("category_code", TIME), grain="day", **YEARS), {URL, INPUT, "citizenlab"}),
     ],
-    ids=str,
+    ids=_told,
 )
 def test_counters_answer_without_a_look_at_rows(
     connection: psycopg.Connection, question: Question, expected: set[str]
@@ -95,7 +100,7 @@ def test_counters_answer_without_a_look_at_rows(
             {"fastpath_202401"},
         ),
     ],
-    ids=str,
+    ids=_told,
 )
 def test_rows_are_looked_at_in_the_months_in_question_only(
     connection: psycopg.Connection, question: Question, partitions: set[str]
@@ -121,7 +126,7 @@ def test_which_counters_have_an_index_on_the_test(connection: psycopg.Connection
         (Question(axes=("blocking_type", "probe_cc")), False),
         (Question(axes=("probe_asn", "domain")), False),
     ],
-    ids=str,
+    ids=_told,
 )
 def test_what_visits_rows_of_years_is_known(question: Question, *, many: bool) -> None:
     assert statement(question, most=1).many_partitions == many
