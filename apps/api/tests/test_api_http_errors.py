@@ -20,6 +20,7 @@ from api.config import ApiSettings
 from api.openapi.document import document
 from api.openapi.schemas import REPORT_ID, UID
 from api.quotas import SECOND
+from api.responses import NO_CACHE
 
 PATHS: dict[str, dict[str, Any]] = document("http://localhost")["paths"]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -27,6 +28,9 @@ LIST = "/api/v1/measurements"
 
 TOLERANT = "/api/v1/test-list/urls"
 """Probes get an empty object from it for what it does not understand, since they know nothing else."""
+
+VERSIONED = "/apidocs/assets/{name}"
+"""Gives the file whatever version is asked for, but only the current one may be kept."""
 
 MISSING = "/api/v2/ooniprobe/vpn-config/{provider}"
 """It has nothing for anybody, whatever the parameters are."""
@@ -121,6 +125,8 @@ def test_every_route_with_parameters_refuses_a_bad_one(
     response = client.open(f"{filled(path)}?{name}=%ff", method=method)
     if path == TOLERANT:
         assert (response.status_code, response.json) == (200, {})
+    elif path == VERSIONED:
+        assert (response.status_code, response.headers["Cache-Control"]) == (200, NO_CACHE)
     elif path == MISSING:
         check(response, 404)
     elif "security" in PATHS[path][method.lower()]:
