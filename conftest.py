@@ -92,6 +92,12 @@ def dsn(pg_cluster: PostgresCluster, pg_template: str) -> Iterator[str]:
     yield from _database(pg_cluster, pg_template)
 
 
+@pytest.fixture(scope="module")
+def module_dsn(pg_cluster: PostgresCluster, pg_template: str) -> Iterator[str]:
+    """Address of a database with the schema that one module shares."""
+    yield from _database(pg_cluster, pg_template)
+
+
 @pytest.fixture
 def empty_dsn(pg_cluster: PostgresCluster) -> Iterator[str]:
     """Address of a fresh database without anything in it."""

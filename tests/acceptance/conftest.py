@@ -12,6 +12,7 @@ import pytest
 from devstack.running import running_stack
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from service_client import Server, post
 
 

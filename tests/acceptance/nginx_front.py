@@ -16,14 +16,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jinja2
 import yaml
+from tests.slow_queries import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 NGINX, OONI_API = ROOT / "roles/nginx", ROOT / "roles/ooni_api"
@@ -44,16 +43,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """Return the first true value of `check`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := check():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(what)
 
 
 class Api:

@@ -9,15 +9,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
-from nginx_front import NAME, OONI_API, PROGRAM, Api, Front, Helper, defaults, eventually
-from psycopg import sql
+from nginx_front import NAME, OONI_API, PROGRAM, Api, Front, Helper, defaults
+from tests.slow_queries import eventually
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not on this machine: apt-get install nginx-light")
 
@@ -37,17 +35,7 @@ LIST = "/api/v1/measurements?limit=1"
 
 
 @pytest.fixture(scope="module")
-def dsn_of_module(pg_cluster: Any, pg_template: str) -> Iterator[str]:
-    """Address of a database with the schema."""
-    name = sql.Identifier("front_nginx")
-    with psycopg.connect(pg_cluster.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(pg_template)))
-        yield pg_cluster.dsn("front_nginx")
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, dsn_of_module: str) -> Iterator[Api]:
+def api(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> Iterator[Api]:
     """A real API."""
     directory = tmp_path_factory.mktemp("api")
     writer = MMDBWriter(6, ipv4_compatible=True)
@@ -56,7 +44,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, dsn_of_module: str) -> Iterato
     writer.to_db_file(str(directory / "country.mmdb"))
     server = Api(
         directory,
-        db_uri=dsn_of_module,
+        db_uri=module_dsn,
         threads=8,
         max_received_bytes=LIMIT_MB * 1024 * 1024,
         geo_country_db=directory / "country.mmdb",

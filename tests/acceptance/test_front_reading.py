@@ -5,13 +5,11 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import httpx
-import psycopg
 import pytest
-from nginx_front import NAME, PROGRAM, Api, Front, eventually
-from psycopg import sql
+from nginx_front import NAME, PROGRAM, Api, Front
+from tests.slow_queries import eventually, locked, waiting
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not on this machine: apt-get install nginx-light")
 
@@ -23,19 +21,9 @@ LONG = "/openapi.json"
 
 
 @pytest.fixture(scope="module")
-def database(pg_cluster: Any, pg_template: str) -> Iterator[str]:
-    """Address of a database with the schema."""
-    name = sql.Identifier("front_reading")
-    with psycopg.connect(pg_cluster.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(pg_template)))
-        yield pg_cluster.dsn("front_reading")
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory, database: str) -> Iterator[Api]:
+def api(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> Iterator[Api]:
     """A real API whose replies only some origins may read."""
-    server = Api(tmp_path_factory.mktemp("api"), db_uri=database, threads=8, cors_origins=",".join(ORIGINS))
+    server = Api(tmp_path_factory.mktemp("api"), db_uri=module_dsn, threads=8, cors_origins=",".join(ORIGINS))
     server.start()
     yield server
     server.stop()
@@ -151,26 +139,8 @@ def test_errors_of_the_api_leave_as_themselves(http: httpx.Client) -> None:
     assert (reply.status_code, "POST" in reply.headers["allow"]) == (405, True)
 
 
-@contextmanager
-def locked(dsn: str) -> Iterator[None]:
-    """Let every query that reads measurements wait."""
-    with psycopg.connect(dsn) as connection:
-        connection.execute("LOCK TABLE fastpath IN ACCESS EXCLUSIVE MODE")
-        yield
-        connection.rollback()
-
-
-def waiting(dsn: str) -> int:
-    """Return how many queries wait for a lock."""
-    with psycopg.connect(dsn) as connection:
-        (count,) = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ).fetchone() or (0,)
-    return int(count)
-
-
-def test_query_that_takes_too_long_is_a_504_of_the_api(http: httpx.Client, database: str) -> None:
-    with locked(database):
+def test_query_that_takes_too_long_is_a_504_of_the_api(http: httpx.Client, module_dsn: str) -> None:
+    with locked(module_dsn):
         reply = http.get(f"{LIST}&probe_cc=BF", headers={"Origin": EXPLORER})
     assert reply.status_code == 504
     assert "took too long" in reply.json()["error"]
@@ -190,13 +160,13 @@ def asked(front: Front, path: str) -> Iterator[socket.socket]:
         yield connection
 
 
-def test_heavy_question_ends_with_its_client(front: Front, http: httpx.Client, database: str) -> None:
+def test_heavy_question_ends_with_its_client(front: Front, http: httpx.Client, module_dsn: str) -> None:
     assert http.get(HEAVY).status_code == 200
-    with locked(database):
+    with locked(module_dsn):
         with asked(front, HEAVY):
-            eventually(lambda: waiting(database) == 1, "the question does not wait")
+            eventually(lambda: waiting(module_dsn) == 1, "the question does not wait")
         left_at = time.monotonic()
-        eventually(lambda: waiting(database) == 0, "the question goes on for nobody")
+        eventually(lambda: waiting(module_dsn) == 0, "the question goes on for nobody")
         assert time.monotonic() - left_at < 10, "its time limit of 20 s ended it"
     reply = http.get(HEAVY)
     assert reply.status_code == 200
@@ -205,12 +175,12 @@ def test_heavy_question_ends_with_its_client(front: Front, http: httpx.Client, d
 
 
 def test_ordinary_question_is_answered_for_the_next_one_who_asks(
-    front: Front, http: httpx.Client, database: str
+    front: Front, http: httpx.Client, module_dsn: str
 ) -> None:
     path = f"{LIST}&probe_cc=BJ"
-    with locked(database), asked(front, path):
-        eventually(lambda: waiting(database) == 1, "the question does not wait")
-    eventually(lambda: waiting(database) == 0, "the question is never answered")
+    with locked(module_dsn), asked(front, path):
+        eventually(lambda: waiting(module_dsn) == 1, "the question does not wait")
+    eventually(lambda: waiting(module_dsn) == 0, "the question is never answered")
     time.sleep(1)
     assert http.get(path).headers["x-cache-status"] == "HIT"
 

@@ -8,21 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from flask import Flask
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
-from psycopg import sql
 
 from api.app import create_app
 from api.config import ApiSettings
 from core.spool import Spool
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 from api_sample import load
 
 RID = "20240101T000000Z_webconnectivity_IE_34245_n1_abcdefghijklmnop"
@@ -150,19 +148,6 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def module_dsn(pg_cluster: Any, pg_template: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Address of a database with the schema that one module shares."""
-    name = f"module_{request.module.__name__.rpartition('.')[2]}"
-    with psycopg.connect(pg_cluster.dsn(), autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(pg_template))
-        )
-    yield pg_cluster.dsn(name)
-    with psycopg.connect(pg_cluster.dsn(), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@pytest.fixture(scope="module")
 def module_app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     """The application without a server, with a spool and a database that one module shares."""
     directory = tmp_path_factory.mktemp("app")
@@ -176,6 +161,23 @@ def module_app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             store_url=f"file://{directory}/objects",
             fastpath_url="http://127.0.0.1:1",
             fastpath_timeout_s=0.5,
+        )
+    )
+    yield app
+    app.extensions["api"].close()
+
+
+@pytest.fixture(scope="module")
+def lone_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """The application of https://api.example.org without a server and without a database."""
+    directory = tmp_path_factory.mktemp("lone")
+    app = create_app(
+        ApiSettings(
+            base_url="https://api.example.org",
+            db_uri="host=/nonexistent dbname=ooni",
+            spool_directory=str(directory / "spool"),
+            state_directory=str(directory / "state"),
+            store_url=f"file://{directory}",
         )
     )
     yield app

@@ -356,7 +356,7 @@ def test_a_slow_question_is_told_how_to_ask_less(
 
 
 def test_one_question_about_rows_of_years_at_a_time(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aggregation, "_WAIT_S", 0.05)
+    monkeypatch.setattr(aggregation, "TURN_WAIT_S", 0.05)
     with aggregation._one_of_many_partitions:
         response = client.get(f"{PATH}?ooni_run_link_id=10001")
         assert response.status_code == 503

@@ -92,7 +92,7 @@ def test_csv_is_quoted_as_everybody_does(client: FlaskClient) -> None:
 )
 def test_few_large_results_at_a_time(client: FlaskClient, monkeypatch: pytest.MonkeyPatch, query: str) -> None:
     monkeypatch.setattr(aggregation_body, "LARGE", 100)
-    monkeypatch.setattr(aggregation_body, "_WAIT_S", 0.05)
+    monkeypatch.setattr(aggregation_body, "TURN_WAIT_S", 0.05)
     with aggregation_body.turn(101), aggregation_body.turn(101):
         response = client.get(query)
         assert response.status_code == 503

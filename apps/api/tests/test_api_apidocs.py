@@ -1,7 +1,6 @@
 """The page of the description: whole without scripts, and nothing that it loads is from elsewhere."""
 
 import re
-from collections.abc import Iterator
 from html import escape
 from html.parser import HTMLParser
 from importlib.metadata import version
@@ -12,28 +11,15 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api.app import create_app
-from api.config import ApiSettings
 from api.openapi.assets import NAMES
 from api.openapi.document import document
 
 BASE = "https://api.example.org"
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    directory = tmp_path_factory.mktemp("apidocs")
-    app = create_app(
-        ApiSettings(
-            base_url=BASE,
-            db_uri="host=/nonexistent dbname=ooni",
-            spool_directory=str(directory / "spool"),
-            state_directory=str(directory / "state"),
-            store_url=f"file://{directory}",
-        )
-    )
-    yield app
-    app.extensions["api"].close()
+@pytest.fixture
+def app(lone_app: Flask) -> Flask:
+    return lone_app
 
 
 @pytest.fixture

@@ -10,35 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg
+from tests.slow_queries import eventually, locked, waiting
 
 LIST = "/api/v1/measurements?limit=1&since=2024-01-01&until=2024-01-02"
 SOURCE = "127.0.0.77"
-
-
-@contextmanager
-def locked(dsn: str) -> Iterator[None]:
-    """Let every query that reads measurements wait."""
-    with psycopg.connect(dsn) as connection:
-        connection.execute("LOCK TABLE fastpath IN ACCESS EXCLUSIVE MODE")
-        yield
-        connection.rollback()
-
-
-def waiting(dsn: str) -> int:
-    """How many queries wait for a lock."""
-    with psycopg.connect(dsn) as connection:
-        (count,) = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ).fetchone() or (0,)
-    return int(count)
-
-
-def eventually(check: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not check():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @contextmanager

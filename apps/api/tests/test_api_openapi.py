@@ -13,8 +13,6 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 
-from api.app import create_app
-from api.config import ApiSettings
 from api.openapi.document import OPERATIONS, TAGS, document
 from api.rate_limit import is_free
 
@@ -22,20 +20,9 @@ BASE = "https://api.example.org"
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    directory = tmp_path_factory.mktemp("openapi")
-    app = create_app(
-        ApiSettings(
-            base_url=BASE,
-            db_uri="host=/nonexistent dbname=ooni",
-            spool_directory=str(directory / "spool"),
-            state_directory=str(directory / "state"),
-            store_url=f"file://{directory}",
-        )
-    )
-    yield app
-    app.extensions["api"].close()
+@pytest.fixture
+def app(lone_app: Flask) -> Flask:
+    return lone_app
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from flask import Flask
 from psycopg.conninfo import conninfo_to_dict
+from tests.slow_queries import eventually
 
 from api import disconnects
 from api.errors import ApiError
@@ -51,13 +52,6 @@ def at_work(dsn: str) -> int:
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reading' AND state = 'active'"
         ).fetchone() or (0,)
     return int(count)
-
-
-def eventually(check: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not check():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def backend(reader: Reader) -> int:

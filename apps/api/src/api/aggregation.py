@@ -18,6 +18,7 @@ from api.errors import ApiError, bad_request
 from api.front import leave_cache
 from api.metrics import DATABASE_FAILURES
 from api.params import Params
+from api.read_slots import TURN_WAIT_S, taken
 from api.responses import json_response, tag_of, to_json
 from api.services import services
 from core.counters import COUNTS
@@ -37,7 +38,6 @@ _NOTHING: Mapping[Form, str] = {
     "JSON": to_json(dict.fromkeys(COUNTS, 0)).rstrip(),
     "CSV": ",".join("0" for _ in COUNTS),
 }
-_WAIT_S = 1.0
 
 # Rows of years lie in well over a hundred partitions, each of which a query locks together with its indexes. The
 # database has room for a bounded number of locks, for readers and writers together: one such question per worker.
@@ -163,19 +163,14 @@ def _found(asked: Statement, sql: str, question: Question) -> dict[str, Any]:
 
 @contextmanager
 def _turn(asked: Statement) -> Iterator[None]:
-    """Let only one question of many partitions at a time through. Raises ApiError 503 after a second."""
+    """Let only one question of many partitions at a time through. Raises ApiError 503 when there is no turn."""
     if not asked.many_partitions:
         yield
         return
     leave_cache()  # so that it gives its turn away when its client leaves
-    if not _one_of_many_partitions.acquire(timeout=_WAIT_S):
-        DATABASE_FAILURES.labels("busy").inc()
-        text = "Another question about single measurements of years is being answered. Narrow it, or try again soon."
-        raise ApiError(503, text, headers={"Retry-After": "10"})
-    try:
+    busy = "Another question about single measurements of years is being answered. Narrow it, or try again soon."
+    with taken(_one_of_many_partitions, TURN_WAIT_S, busy):
         yield
-    finally:
-        _one_of_many_partitions.release()
 
 
 def _too_large(size: str, question: Question) -> ApiError:

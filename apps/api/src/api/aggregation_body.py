@@ -9,8 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from api.errors import ApiError
-from api.metrics import DATABASE_FAILURES
+from api.read_slots import TURN_WAIT_S, taken
 
 LARGE = 2**20
 """Lines of more characters need a turn."""
@@ -18,7 +17,6 @@ LARGE = 2**20
 AT_ONCE = 2
 """How many large bodies a worker puts together at the same time."""
 
-_WAIT_S = 1.0  # the largest ones take a fraction of it
 _STEP = 2**16
 _TO_ESCAPE = re.compile(r"[^ -~]")
 
@@ -27,18 +25,12 @@ _turns = threading.BoundedSemaphore(AT_ONCE)
 
 @contextmanager
 def turn(characters: int) -> Iterator[None]:
-    """Hold a turn while a body is made of so many characters. Raises ApiError 503 when there is none for a second."""
+    """Hold a turn while a body is made of so many characters. Raises ApiError 503 when there is none."""
     if characters <= LARGE:
         yield
         return
-    if not _turns.acquire(timeout=_WAIT_S):
-        DATABASE_FAILURES.labels("busy").inc()
-        text = "Other large results are being sent. Narrow the question, or try again soon."
-        raise ApiError(503, text, headers={"Retry-After": "10"})
-    try:
+    with taken(_turns, TURN_WAIT_S, "Other large results are being sent. Narrow the question, or try again soon."):
         yield
-    finally:
-        _turns.release()
 
 
 def in_ascii(lines: str) -> bytes:

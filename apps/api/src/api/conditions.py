@@ -56,7 +56,8 @@ def equal_test_name(name: str, options: Sequence[str]) -> Condition:
     if len(known) < len(options):
         # The schema may be newer than this release, and know more names.
         newer = equal("enumlabel", f"{name}_newer", [option for option in options if option not in known])
-        labels = f"SELECT enumlabel::text::ootest FROM pg_enum WHERE enumtypid = 'ootest'::regtype AND {newer.sql}"  # noqa: S608
+        labels = f"""SELECT enumlabel::text::ootest FROM pg_enum
+            WHERE enumtypid = 'ootest'::regtype AND {newer.sql}"""  # noqa: S608 constants
         parts.append(Condition(f"test_name = ANY(ARRAY({labels}))", newer.values))
     values = {placeholder: value for part in parts for placeholder, value in part.values.items()}
     return Condition(f"({' OR '.join(f'({part.sql})' for part in parts)})", values)

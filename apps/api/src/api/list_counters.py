@@ -4,6 +4,7 @@ The counters are exact at every moment. What comes from here is an upper bound, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -134,7 +135,7 @@ def _tables(needed: set[str]) -> Iterator[CounterTable]:
         yield _covering(needed - {"probe_asn"} if "probe_asn" in table.keys else needed - {"domain", "input"}, rest)
 
 
-def _covering(needed: set[str], required: set[str] = frozenset()) -> CounterTable:  # type: ignore[assignment]
+def _covering(needed: AbstractSet[str], required: AbstractSet[str] = frozenset()) -> CounterTable:
     """Return the smallest table with the required columns and as many of the needed ones as possible."""
     suited = [table for table in _SMALLEST_FIRST if required <= set(table.keys)]
     return max(suited, key=lambda table: len(needed & set(table.keys)))

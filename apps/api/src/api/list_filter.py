@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-INDEXED_CHARACTERS = 200
-
-TEST_NAME = "coalesce(test_name::text, test_name_other, '')"
-"""The test name of a row of fastpath, as text."""
+from api.conditions import INDEXED_CHARACTERS
 
 START = "measurement_start_time"
 
@@ -58,7 +55,7 @@ class ListFilter:
 
     report_id: str | None = None
     since: datetime = datetime.min  # noqa: DTZ901 the column has no zone
-    until: datetime = datetime.max  # noqa: DTZ901
+    until: datetime = datetime.max  # noqa: DTZ901 likewise
     inputs: tuple[str, ...] = ()
     category: str | None = None
     domains: tuple[str, ...] = ()

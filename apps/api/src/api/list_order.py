@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from api.list_filter import INDEXED_CHARACTERS, START, TEST_NAME, Conditions
+from api.conditions import INDEXED_CHARACTERS, TEST_NAME
+from api.list_filter import START, Conditions
 
 ORDER_COLUMNS = (START, "input", "probe_cc", "probe_asn", "test_name")
 

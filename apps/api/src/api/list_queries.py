@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from api.list_filter import TEST_NAME, ListFilter
+from api.conditions import TEST_NAME
+from api.list_filter import ListFilter
 from api.list_order import Order, Position
 from api.list_walk import Walk
 from api.reading import Reader
@@ -50,8 +51,8 @@ class MeasurementList:
             urls = [
                 row["url"]
                 for row in budget.rows(
-                    f"SELECT DISTINCT url FROM citizenlab WHERE category_code = %s LIMIT {_SMALL_CATEGORY + 1}",  # noqa: S608
-                    [category],
+                    "SELECT DISTINCT url FROM citizenlab WHERE category_code = %s LIMIT %s",
+                    [category, _SMALL_CATEGORY + 1],
                 )
             ]
             if not urls:

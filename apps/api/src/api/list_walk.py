@@ -208,7 +208,8 @@ class Walk:
         for form in forms:
             all_of = self._conditions(where, after, values, form)
             source = "fastpath" if self._wanted.report_id is None else "fastpath_by_report_id(%s) AS fastpath"
-            parts.append(f"SELECT {self._columns}, {order.on_rows} AS {VALUE} FROM {source} WHERE {all_of}")  # noqa: S608
+            columns = f"{self._columns}, {order.on_rows} AS {VALUE}"
+            parts.append(f"SELECT {columns} FROM {source} WHERE {all_of}")  # noqa: S608 constants
             placed += ([] if self._wanted.report_id is None else [self._wanted.report_id]) + all_of.values
         statement = parts[0] if len(parts) == 1 else " UNION ALL ".join(f"({part} {sorting} {limit})" for part in parts)
         if all_first or category is not None:

@@ -5,7 +5,7 @@ They go through the schema's own functions, which touch the few partitions aroun
 
 from typing import Any
 
-from api.list_filter import TEST_NAME
+from api.conditions import TEST_NAME
 from api.reading import Reader
 
 _NARROW = "Try again in a minute."

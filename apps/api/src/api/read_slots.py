@@ -19,7 +19,10 @@ RESERVED = 2
 """Connections of the pool that are for others than readers' queries: test lists of probes, and where bodies are."""
 
 _WAIT_S = 0.1  # enough for a burst of ordinary queries to pass; long waits would themselves occupy threads
-_TURN_WAIT_S = 1.0  # those who wait here occupy threads of readers alone
+TURN_WAIT_S = 1.0
+"""How long readers wait for a turn, in seconds; they occupy threads of readers alone meanwhile."""
+
+_TOO_MANY = "Too many queries at the moment. Try again soon."
 
 
 class ReadSlots:
@@ -34,21 +37,22 @@ class ReadSlots:
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold a thread for a reader who waits for something else than a query. Raises ApiError 503 without one."""
-        with _taken(self._places, _WAIT_S):
+        with taken(self._places, _WAIT_S, _TOO_MANY):
             yield
 
     @contextmanager
     def one(self) -> Iterator[None]:
         """Hold a thread, and a connection's worth, for the duration of a query. Raises ApiError 503 without them."""
-        with self.place(), _taken(self._queries, _TURN_WAIT_S):
+        with self.place(), taken(self._queries, TURN_WAIT_S, _TOO_MANY):
             yield
 
 
 @contextmanager
-def _taken(slots: threading.BoundedSemaphore, wait_s: float) -> Iterator[None]:
+def taken(slots: threading.BoundedSemaphore, wait_s: float, busy: str) -> Iterator[None]:
+    """Hold one of the slots. Raises ApiError 503 with the text `busy` when there is none within `wait_s` seconds."""
     if not slots.acquire(timeout=wait_s):
         DATABASE_FAILURES.labels("busy").inc()
-        raise ApiError(503, "Too many queries at the moment. Try again soon.", headers={"Retry-After": "10"})
+        raise ApiError(503, busy, headers={"Retry-After": "10"})
     try:
         yield
     finally:

@@ -4,16 +4,13 @@ A name is the one that was given last in table asnmeta. Lists show an empty name
 null: readers turn names into lower case to search them.
 """
 
-from urllib.parse import urlencode
-
 from flask import Blueprint, Response, request
 
 from api.params import Params
 from api.responses import json_response
-from api.services import services
 from api.statistics_asked import country, last_31_days, network, page
 from api.statistics_reading import read
-from api.statistics_replies import DAY, TWO_HOURS, list_reply, wants_csv
+from api.statistics_replies import DAY, TWO_HOURS, list_reply, page_metadata, wants_csv
 
 blueprint = Blueprint("statistics_networks", __name__)
 
@@ -80,15 +77,5 @@ def network_stats() -> Response:
     cc, part, as_csv = country(params), page(params), wants_csv(params)
     rows = read(_OF_COUNTRY, {"cc": cc, **last_31_days()._asdict(), **part._asdict()})
     found = [{name: row[name] for name in _STATS_COLUMNS} for row in rows if row["probe_asn"] is not None]
-    following = None
-    if len(found) == part.limit:
-        query = urlencode({"limit": part.limit, "offset": part.offset + part.limit, "probe_cc": cc})
-        following = f"{services().settings.base_url}{_STATS_PATH}?{query}"
-    metadata = {
-        "offset": part.offset,
-        "limit": part.limit,
-        "current_page": part.number,
-        "total_count": rows[0]["networks"],
-        "next_url": following,
-    }
+    metadata = page_metadata(_STATS_PATH, part, len(found), rows[0]["networks"], probe_cc=cc)
     return list_reply(found, _STATS_COLUMNS, {"metadata": metadata, "results": found}, as_csv=as_csv, cache=DAY)

@@ -4,11 +4,14 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Response
 
 from api.params import Params, one_of
 from api.responses import json_response
+from api.services import services
+from api.statistics_asked import Page
 
 MAX_AGE_0 = "max-age=0"
 HOUR = "max-age=3600"
@@ -35,6 +38,21 @@ def list_reply(
         cache: the value of Cache-Control.
     """
     return csv_reply(rows, columns, cache=cache) if as_csv else json_response(whole, cache=cache)
+
+
+def page_metadata(path: str, part: Page, found: int, total: int, **asked: object) -> dict[str, object]:
+    """Return the metadata of a page with `found` of `total` items; `asked` are the parameters to repeat in its link."""
+    following = None
+    if found == part.limit:
+        query = urlencode({"limit": part.limit, "offset": part.offset + part.limit, **asked})
+        following = f"{services().settings.base_url}{path}?{query}"
+    return {
+        "offset": part.offset,
+        "limit": part.limit,
+        "current_page": part.number,
+        "total_count": total,
+        "next_url": following,
+    }
 
 
 def csv_reply(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], *, cache: str) -> Response:

@@ -3,16 +3,13 @@
 The counts of anomalies, confirmed blocking and failures exclude each other, as in aggregation.
 """
 
-from urllib.parse import urlencode
-
 from flask import Blueprint, Response, request
 
 from api.errors import bad_request
 from api.params import Params
-from api.services import services
 from api.statistics_asked import WEB_CONNECTIVITY, country, last_31_days, network, page
 from api.statistics_reading import read
-from api.statistics_replies import HOUR, MAX_AGE_0, list_reply, wants_csv
+from api.statistics_replies import HOUR, MAX_AGE_0, list_reply, page_metadata, wants_csv
 
 blueprint = Blueprint("statistics_websites", __name__)
 
@@ -82,15 +79,5 @@ def website_urls() -> Response:
     rows = read(_URLS, {"cc": cc, "asn": asn, **last_31_days()._asdict(), **part._asdict()})
     columns = ("input", *_COUNTS)
     found = [{name: row[name] for name in columns} for row in rows if row["input"] is not None]
-    following = None
-    if len(found) == part.limit:
-        query = urlencode({"limit": part.limit, "offset": part.offset + part.limit, "probe_asn": asn, "probe_cc": cc})
-        following = f"{services().settings.base_url}{_URLS_PATH}?{query}"
-    metadata = {
-        "offset": part.offset,
-        "limit": part.limit,
-        "current_page": part.number,
-        "total_count": rows[0]["inputs"],
-        "next_url": following,
-    }
+    metadata = page_metadata(_URLS_PATH, part, len(found), rows[0]["inputs"], probe_asn=asn, probe_cc=cc)
     return list_reply(found, columns, {"metadata": metadata, "results": found}, as_csv=as_csv, cache=HOUR)
