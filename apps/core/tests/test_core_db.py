@@ -125,6 +125,32 @@ def test_an_outage_is_a_sentence_and_the_pool_recovers(empty_dsn: str, pg_cluste
             pg_cluster.start()
 
 
+def test_the_pool_recovers_soon_after_a_longer_outage(empty_dsn: str, pg_cluster: PostgresCluster) -> None:
+    """Attempts that wait twice as long after each failure would go on waiting for a quarter of a minute here."""
+    pool = open_pool(empty_dsn, checkout_timeout_s=1.0)
+    try:
+        with pool.connection() as connection:
+            connection.execute("SELECT 1")
+        pg_cluster.stop()
+        until = time.monotonic() + 17
+        while time.monotonic() < until:
+            with pytest.raises(DatabaseUnavailable), pool.connection():
+                pass
+        pg_cluster.start()
+        back = time.monotonic()
+        while True:
+            try:
+                with pool.connection() as connection:
+                    assert connection.execute("SELECT 1").fetchone() == (1,)
+                break
+            except DatabaseUnavailable:
+                assert time.monotonic() - back < 8
+    finally:
+        pool.close()
+        if pg_cluster.pid is None:
+            pg_cluster.start()
+
+
 def test_a_pool_can_be_made_while_the_database_is_away() -> None:
     pool = open_pool("host=/nonexistent dbname=x user=someone password=hunter2", checkout_timeout_s=0.5)
     try:

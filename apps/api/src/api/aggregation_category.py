@@ -8,7 +8,7 @@ the URL has this category in the global list or in the list of a country asked f
 from collections.abc import Sequence
 
 from api.aggregation_question import Question
-from api.conditions import Condition
+from api.conditions import Condition, added
 from core.counters import COUNTS
 
 # In this collation ZZ, in capitals, comes before all countries.
@@ -28,7 +28,7 @@ MOVED = f"""moved AS MATERIALIZED (
 def of_all(counted: str, columns: Sequence[str]) -> str:
     """Return SQL that gives `counted`, which has `input`, the categories of all countries, and sums it up."""
     keys = [*(f"counted.{name}" for name in columns), "listed.category_code"]
-    members = ", ".join([*keys, *(f"sum({count})::bigint AS {count}" for count in COUNTS)])
+    members = ", ".join([*keys, *(f"{added(count)}::bigint AS {count}" for count in COUNTS)])
     return f"""SELECT {members} FROM ({counted}) AS counted JOIN citizenlab AS listed ON listed.url = counted.input
         WHERE {_IS_FIRST} GROUP BY {", ".join(keys)}"""  # noqa: S608 constants
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from api import aggregation_category as categories
 from api.aggregation_question import CATEGORY, TIME, Grain, Question
 from api.aggregation_window import Piece, pieces
-from api.conditions import TEST_NAME, Condition, equal, equal_test_name, equal_text
+from api.conditions import TEST_NAME, Condition, added, equal, equal_test_name, equal_text
 from core.counters import COUNTS, TABLES, CounterTable
 
 MANY_DAYS = 400
@@ -113,12 +113,12 @@ class _Builder:
             # shown then; single counts stay as they are, so that they always add up to measurement_count.
             order = ", ".join(axis if axis in _NO_TEXT else f'counted.{axis} COLLATE "C"' for axis in axes)
             keys = ", ".join(f"counted.{axis}" for axis in axes)
-            sql += f" GROUP BY {keys} HAVING sum(measurement_count) > 0 ORDER BY {order} LIMIT {int(most)}"
+            sql += f" GROUP BY {keys} HAVING {added('measurement_count')} > 0 ORDER BY {order} LIMIT {int(most)}"
         return Statement(sql, self.values, columns, many_partitions=self._by_rows and not self._is_short)
 
     def _member(self, name: str) -> str:
         if name in COUNTS:
-            return f"coalesce(sum({name}), 0)::bigint AS {name}"
+            return f"coalesce({added(name)}, 0)::bigint AS {name}"
         if name == TIME and self.question.grain == "hour":
             return f"""to_char(counted.{name}, 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS {name}"""
         return f"counted.{name}"

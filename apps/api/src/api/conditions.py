@@ -61,3 +61,11 @@ def equal_test_name(name: str, options: Sequence[str]) -> Condition:
         parts.append(Condition(f"test_name = ANY(ARRAY({labels}))", newer.values))
     values = {placeholder: value for part in parts for placeholder, value in part.values.items()}
     return Condition(f"({' OR '.join(f'({part.sql})' for part in parts)})", values)
+
+
+def added(count: str) -> str:
+    """Return SQL that adds up a column of counts, as double precision: exact for whole numbers up to 2 to the 53rd.
+
+    PostgreSQL adds up bigint as numeric, which takes a third to a half more of the time of a query over many counters.
+    """
+    return f"sum({count}::float8)"
