@@ -26,8 +26,8 @@ STATEMENT_TIMEOUT_MS = 30_000
 RECONNECT_TIMEOUT_S = 2.0
 """How long the pool repeats a connection attempt that failed, in seconds; after it, whoever asks causes a new one.
 
-It waits twice as long after each failure, and asks no server meanwhile: after a minute of outage, repeating for a minute
-meant up to half a minute of errors although the server was back.
+It waits twice as long after each failure, and asks no server meanwhile: repeating for a minute would mean up to half a
+minute of errors after an outage, although the server is back.
 """
 
 # sqlstate classes of "the server is away or will not take us": connection exceptions, too many connections,
