@@ -30,6 +30,9 @@ import requests
 API = os.environ.get("MEASUREMENT_API", "http://127.0.0.1:8080")
 """Base address of the instance to ask; the default is what `make run` starts."""
 
+TOKEN = os.environ.get("MEASUREMENT_API_TOKEN", "")
+"""Access token, for a quota of your own; it belongs into the environment, not into a file that others get."""
+
 USER_AGENT = "measurements-example/1 (write here who you are and how to reach you)"
 TIMEOUT_S = (10, 60)
 """Longest time to connect, and to wait for an answer, in seconds."""
@@ -129,6 +132,8 @@ def raw(api: str, uid: str) -> dict[str, Any]:
 def _session() -> requests.Session:
     session = requests.Session()
     session.headers["User-Agent"] = USER_AGENT
+    if TOKEN:
+        session.headers["Authorization"] = f"Bearer {TOKEN}"
     return session
 
 

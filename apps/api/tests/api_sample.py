@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 import psycopg
+from finding_sample import load_findings
+from run_link_sample import load_run_links
 
 from api.openapi.schemas import REPORT_ID, UID, URL
 from core.spool import Spool
@@ -178,6 +180,8 @@ def load(dsn: str, spool: Spool) -> list[Sample]:
     with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
         cursor.executemany("INSERT INTO citizenlab (domain, url, cc, category_code) VALUES (%s, %s, %s, %s)", TEST_LIST)
         cursor.executemany("INSERT INTO asnmeta (asn, changed, org_name) VALUES (%s, %s, %s)", NETWORKS)
+    load_run_links(dsn)
+    load_findings(dsn)
     for sample in found:
         body = json.dumps({"content": sample.body(), "format": "json"}).encode()
         spool.put(sample.uid, body, sample.report_id)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -161,8 +162,29 @@ def module_app(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             store_url=f"file://{directory}/objects",
             fastpath_url="http://127.0.0.1:1",
             fastpath_timeout_s=0.5,
+            statistics_kept_s=0,
         )
     )
+    yield app
+    app.extensions["api"].close()
+
+
+@pytest.fixture(scope="module")
+def smtp() -> Iterator[Any]:
+    """A mail server."""
+    from mail_server import MailServer
+
+    server = MailServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def login_app(module_dsn: str, smtp: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    """The application without a server, in which people log in by mail; sessions last 2 days, and 7 at most."""
+    from mail_server import app_with_mail
+
+    app = app_with_mail(tmp_path_factory.mktemp("login"), module_dsn, smtp)
     yield app
     app.extensions["api"].close()
 
@@ -218,6 +240,7 @@ def sampled_api(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> It
     """An API of this module with the sample of `api_sample`, whose links lead to itself."""
     server = ApiServer(tmp_path_factory.mktemp("sampled"), module_dsn)
     server.settings["base_url"] = server.url
+    server.settings |= {"login_redirect_hosts": "explorer.example.org", "mail_transport": "log"}
     load(module_dsn, server.spool)
     yield server.start()
     assert server.stop() == 0, server.log()

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from api_sample import EXAMPLE, RECENT, samples
+from people import signed_in_headers
 
 FOLDER = Path(__file__).parents[3] / "docs" / "examples"
 MONTH = {"since": "2024-01-01", "until": "2024-02-01"}
@@ -297,6 +298,17 @@ def test_the_lines_for_a_notebook(folder: Path, sampled_api: Any) -> None:
     count, days = map(int, done.stdout.split())
     assert count == len(in_january())
     assert days == len({(each.start.date(), each.cc) for each in in_january()})
+
+
+def test_its_access_token_is_charged(
+    client: ModuleType, sampled_api: Any, module_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = signed_in_headers(sampled_api, module_dsn)
+    made = sampled_api.http.post("/api/v1/access_tokens", json={"name": "thesis"}, headers=person).json()
+    monkeypatch.setattr(client, "TOKEN", made["token"])
+    assert len(client.measurements(sampled_api.url, probe_cc="IE", **MONTH)) == len(in_january(cc="IE"))
+    (listed,) = sampled_api.http.get("/api/v1/access_tokens", headers=person).json()["access_tokens"]
+    assert listed["last_used_on"] is not None
 
 
 def test_it_needs_nothing_else() -> None:

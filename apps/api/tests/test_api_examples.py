@@ -9,16 +9,20 @@ import re
 import shutil
 import subprocess
 from email.parser import BytesHeaderParser
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from people import login_token, signed_in_headers
+from quota_client import ask, leave
 
-from api.openapi import caching, samples
+from api.openapi import accounts, caching, samples
 from api.openapi.document import OPERATIONS, document
 from api.openapi.model import JSON, Operation, Parameter
+from api.quotas import subjects_of
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine: apt-get install curl")
 
@@ -129,15 +133,33 @@ def shell(sampled_api: Any, client_id: str, tmp_path_factory: pytest.TempPathFac
     return Shell(tmp_path_factory.mktemp("shell"), reply.json()["token"])
 
 
+@pytest.fixture(scope="module")
+def session(sampled_api: Any, module_dsn: str) -> str:
+    """The token of an admin's session, with an access token; the account in the examples is another one."""
+    signed_in_headers(sampled_api, module_dsn, "user", accounts.EMAIL)
+    admin = signed_in_headers(sampled_api, module_dsn, "admin", "admin@example.org")
+    made = sampled_api.http.post("/api/v1/access_tokens", json={"name": "thesis"}, headers=admin)
+    assert made.json()["token_id"] == 1
+    ask(sampled_api, "192.0.2.1")
+    leave(sampled_api, subjects_of(ip_address("192.0.2.1"))[0], 100)
+    return admin["Authorization"].removeprefix("Bearer ")
+
+
 @pytest.fixture
-def line(sampled_api: Any, client_id: str, operation: Operation) -> str:
-    """The line that the page shows, with an id of ours in place of the one that is made up."""
+def line(sampled_api: Any, client_id: str, session: str, operation: Operation) -> str:
+    """The line that the page shows, with tokens and ids of ours in place of those that are made up."""
+    return _line(sampled_api, client_id, operation).replace("$TOKEN", session if operation.account else "$TOKEN")
+
+
+def _line(sampled_api: Any, client_id: str, operation: Operation) -> str:
     (shown,) = document(sampled_api.url)["paths"][operation.path][operation.method]["x-codeSamples"]
     if operation.path == "/api/v1/login":
         assert operation.body is not None
         return str(shown["source"]).replace(operation.body.example["username"], client_id)  # type: ignore[index]
     if operation.path == "/api/v1/update/{client_id}":
         return str(shown["source"]).replace(str(operation.parameters[0].example), client_id)
+    if operation.tag == accounts.TAG:
+        return str(shown["source"]).replace(accounts.LINK_TOKEN, login_token(sampled_api))
     return str(shown["source"])
 
 
@@ -162,7 +184,7 @@ def test_a_sample_is_answered_as_described(shell: Shell, operation: Operation, l
 @pytest.mark.parametrize("operation", [each for each in GETS if 200 in each.replies], ids=name)
 def test_a_reply_may_be_kept_as_long_as_described(shell: Shell, operation: Operation, line: str) -> None:
     answer = shell.run(line)
-    assert answer.headers.get("cache-control") == caching.CACHE_CONTROL.get(operation.path)
+    assert answer.headers.get("cache-control") == caching.usual(operation)
     assert ("etag" in answer.headers) == caching.tagged(operation)
 
 
@@ -186,11 +208,14 @@ PARAMETERS = [
 
 @pytest.mark.parametrize(("operation", "parameter"), PARAMETERS)
 def test_an_example_of_a_parameter_is_accepted(
-    sampled_api: Any, shell: Shell, operation: Operation, parameter: Parameter
+    sampled_api: Any, shell: Shell, session: str, operation: Operation, parameter: Parameter
 ) -> None:
     """Beside those of the sample request, which may leave nothing to be found."""
     query = {**samples.query(operation), parameter.name: str(parameter.example)}
-    headers = {"Authorization": f"Bearer {shell.token}"} if operation.token else {}
+    if parameter.example == accounts.LINK_TOKEN:
+        query[parameter.name] = login_token(sampled_api)
+    token = session if operation.account else shell.token
+    headers = {"Authorization": f"Bearer {token}"} if operation.token or operation.account else {}
     url = samples.address(sampled_api.url, operation).partition("?")[0]
     response = sampled_api.http.get(url, params=query, headers=headers)
     assert response.status_code == usual_status(operation), response.text[:500]

@@ -1,7 +1,8 @@
 """What the web interface asks, page by page, and every field that it reads: there, of the kind it expects, never null.
 
-The interface is on another origin, so every answer, errors included, has to allow that. Pages about accounts, feedback
-and findings are not here. The sample has a normal, an anomalous, a confirmed and a failed measurement of everything.
+The interface is on another origin, so every answer, errors included, has to allow that. Findings and feedback are in
+test_api_explorer_findings, pages about accounts are not here. The sample has a normal, an anomalous, a confirmed and a
+failed measurement of everything.
 """
 
 import json

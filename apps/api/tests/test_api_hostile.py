@@ -12,6 +12,9 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from list_editor import edit_lists_at
+from people import signed_in_headers
+from run_link_sample import load_run_links
 from werkzeug.test import TestResponse
 
 from api.openapi.document import document
@@ -73,19 +76,31 @@ UNREFUSED = {"/apidocs/assets/{name}"}
 FIXED_WORDS = {"/api/v1/aggregation": ("axis",)}
 """Words of texts that the wire contract fixes, which need not name their parameter."""
 
+BODILESS = {"/api/v2/ooniauth/user-session"}
+"""Routes described as answering to a header alone, too."""
+
+TEXTLESS = {"/api/_/account_metadata"}
+"""Routes whose refusal of nobody has no text, as the wire contract has it."""
+
 UNCHECKED = {"/report/{rid}/close", "/files/download/{name}", "/{day}/{name}.json"}
 """Routes described as accepting any text in their path."""
 
 
 @pytest.fixture(scope="module")
-def app(module_app: Flask) -> Flask:
+def app(module_app: Flask, module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    load_run_links(module_dsn)
+    edit_lists_at(module_app, tmp_path_factory.mktemp("lists"))
     module_app.extensions["api"].intake.spool.put(UID, b'{"content":{},"format":"json"}', REPORT_ID)
     return module_app
 
 
 @pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    return app.test_client()
+def client(app: Flask, module_dsn: str) -> FlaskClient:
+    """A client with the session of an admin, so that every route looks at what it is sent."""
+    client = app.test_client()
+    admin = signed_in_headers(app, module_dsn, role="admin", email="admin@example.org")
+    client.environ_base["HTTP_AUTHORIZATION"] = admin["Authorization"]
+    return client
 
 
 def with_parameters(where: str) -> list[Any]:
@@ -120,7 +135,7 @@ def check_refusal(response: TestResponse, *names: str) -> None:
     """A refusal is JSON with a text that names the parameter."""
     assert 400 <= response.status_code < 500, response.text[:500]
     assert response.mimetype == "application/json"
-    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["Cache-Control"] in {"no-cache", "no-cache, private"}
     text = json.dumps(response.json)
     assert "error" in response.json
     assert any(name in text for name in names), f"{text[:300]} names none of {names}"
@@ -163,6 +178,9 @@ IN_PATHS = {
     "client_id": "client_id",
     "text": "date",
     "cc": "country",
+    "email": "email",
+    "incident": "Incident",
+    "action": "action",
 }
 """What refusals call the parameters of paths, which have no name that a client writes."""
 
@@ -229,6 +247,8 @@ def send(client: FlaskClient, method: str, path: str, data: bytes, **headers: st
 @pytest.mark.parametrize(("method", "path", "example"), WITH_BODY)
 def test_bodies_that_are_no_object(client: FlaskClient, method: str, path: str, example: dict[str, Any]) -> None:
     for case, data in {**NO_JSON, **NO_OBJECT}.items():
+        if case == "nothing" and path in BODILESS:
+            continue
         response = send(client, method, path, data)
         assert 400 <= response.status_code < 500, f"{case}: {response.status_code} {response.text[:300]}"
         assert response.json["error"], case
@@ -268,6 +288,15 @@ def fields() -> list[Any]:
         for at in dict.fromkeys(inside(schema, ()))
     ]
 
+
+OF_WHAT_IS_THERE = {
+    "err_cannot_update_list",
+    "err_duplicate_rule",
+    "err_duplicate_url",
+    "err_no_proposed_changes",
+    "err_rule_not_found",
+}
+"""Refusals by what the rules and lists hold, where the odd value is as good as another."""
 
 MISTYPED: list[Any] = [
     *(0, -1, 10**30, 1.5, 1e308, True, False, [], [None], [[]], {}, {"a": None}, ""),
@@ -310,15 +339,26 @@ def test_odd_values_in_a_body(
         if response.status_code >= 400:
             assert response.mimetype == "application/json"
             text = json.dumps(response.json)
+            if response.json.get("err_str") in OF_WHAT_IS_THERE:
+                continue
             assert any(name in text for name in names_of(at)), f"{shown}: {text[:300]} does not name {at[-1]}"
 
+
+NO_ENTRY = ("/api/v1/url-submission/update-url", "old_entry")
+"""An empty object says here that there is no entry; one with a single key is not half an entry."""
 
 ENVELOPE = (("/report/{rid}", ("content",)), ("/report/{rid}", ("format",)))
 """Without one of these keys it is no envelope, but a bare measurement."""
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "at", "example"), [each for each in fields() if (each.values[1], each.values[2]) not in ENVELOPE]
+    ("method", "path", "at", "example"),
+    [
+        each
+        for each in fields()
+        if (each.values[1], each.values[2]) not in ENVELOPE
+        and ((each.values[1], each.values[2][0]) != NO_ENTRY or len(each.values[2]) == 1)
+    ],
 )
 def test_null_and_missing_are_the_same(
     client: FlaskClient, method: str, path: str, at: tuple[str, ...], example: dict[str, Any]
@@ -343,14 +383,16 @@ def names_of(at: tuple[str, ...]) -> tuple[str, ...]:
 # Headers.
 
 
-@pytest.mark.parametrize("path", [path for path, methods in PATHS.items() if "security" in methods.get("get", {})])
+@pytest.mark.parametrize(
+    "path", [path for path, each in PATHS.items() if {} not in each.get("get", {}).get("security", [{}])]
+)
 @pytest.mark.parametrize(
     "value", ["", "Bearer", "Bearer ", "Basic eDp5", "Bearer x.y.z", "Bearer " + "a" * 100_000, "bearer \xff", "null"]
 )
 def test_odd_tokens(client: FlaskClient, path: str, value: str) -> None:
     response = client.get(filled(path), headers={"Authorization": value})
     assert response.status_code in {400, 401}
-    assert response.json["error"]
+    assert path in TEXTLESS or response.json["error"]
 
 
 ODD_HEADERS = [
@@ -377,4 +419,4 @@ def test_odd_headers(client: FlaskClient, name: str, value: str) -> None:
             response = client.open(filled(path), method=method, environ_overrides=environ)
             assert response.status_code < 500, f"{method} {path}: {response.text[:300]}"
             if response.status_code >= 400:
-                assert "error" in response.json
+                assert path in TEXTLESS or "error" in response.json

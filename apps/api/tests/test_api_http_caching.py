@@ -12,6 +12,7 @@ from http_routes import ROUTES
 from api.openapi.schemas import REPORT_ID, UID
 
 NO_CACHE = "max-age=0, no-cache"
+NO_STORE = f"{NO_CACHE}, no-store"
 RECENT = f"since={TODAY:%Y-%m-%d}"
 
 MORE: list[tuple[str, int, str | None]] = [
@@ -33,8 +34,10 @@ MORE: list[tuple[str, int, str | None]] = [
 ]
 """Further replies of these routes, and of none."""
 
-TAGGED = [path for path, status, cache in [*ROUTES.values(), *MORE] if status == 200 and cache != NO_CACHE]
-UNTAGGED = [path for path, status, cache in [*ROUTES.values(), *MORE] if status != 200 or cache == NO_CACHE]
+TAGGED = [
+    path for path, status, cache in [*ROUTES.values(), *MORE] if status == 200 and cache not in (NO_CACHE, NO_STORE)
+]
+UNTAGGED = [path for path, status, cache in [*ROUTES.values(), *MORE] if status != 200 or cache in (NO_CACHE, NO_STORE)]
 DRAWN = ["/api/v1/test-list/urls?country_code=IT", "/api/v1/test-helpers"]
 """Replies that differ each time: URLs of the same priority and helpers are drawn."""
 STABLE = [path for path in TAGGED if path not in DRAWN]

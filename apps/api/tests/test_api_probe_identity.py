@@ -16,7 +16,8 @@ from typing import Any
 import jwt
 import pytest
 
-from api.signing import KEY_FILE, LEEWAY_S, LIFETIME_S, create_key_file, read_keys
+from api.key_file import LEEWAY_S, create_key_file, read_keys
+from api.signing import KEY_FILE, LIFETIME_S
 
 UNREACHABLE = "host=/nonexistent dbname=ooni"
 FACTS = {
@@ -311,7 +312,7 @@ def test_files_without_good_keys(tmp_path: Path, text: str) -> None:
 def test_processes_that_make_the_key_at_the_same_time_agree(tmp_path: Path) -> None:
     path = tmp_path / "state" / KEY_FILE
     program = (
-        "import sys, time, pathlib; from api.signing import *; path = pathlib.Path(sys.argv[1])\n"
+        "import sys, time, pathlib; from api.key_file import *; path = pathlib.Path(sys.argv[1])\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "print(create_key_file(path), *read_keys(path))"
     )

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.quota_store import QuotaTable, entries, find
-from api.quota_summary import NoQuotas, address_text, summary
+from api.quota_summary import NoQuotas, subject_text, summary
 from api.quotas import (
     BUCKETS,
     DAY,
     SECOND,
     Balance,
+    Factors,
     Subject,
     buckets_of,
     charged,
@@ -30,9 +31,12 @@ from api.quotas import (
     refilled,
     remaining_s,
     retry_after_s,
+    subject_of_account,
     subjects_of,
 )
 
+FACTORS = Factors(prefix=10, account=5)
+KINDS = ("address", "prefix", "account")
 NOW = 10**15
 amounts = st.tuples(*(st.integers(-bucket.capacity, bucket.capacity) for bucket in BUCKETS))
 balances = st.builds(Balance, amounts, st.just(NOW))
@@ -41,6 +45,8 @@ costs = st.integers(0, 120 * SECOND)
 
 
 def subject(number: int, kind: str = "address") -> Subject:
+    if kind == "account":
+        return subject_of_account(f"{number:032x}")
     return Subject(kind, 4, number.to_bytes(4, "big"))
 
 
@@ -122,7 +128,17 @@ def test_a_debt_is_paid_before_requests_are_let_in() -> None:
 def test_subjects_of_an_address(address: str, own: str, prefix: str) -> None:
     first, second = subjects_of(ip_address(address))
     assert (first.kind, second.kind) == ("address", "prefix")
-    assert (address_text(first), address_text(second)) == (own, prefix)
+    assert (subject_text(first), subject_text(second)) == (own, prefix)
+
+
+def test_each_kind_has_its_multiple_of_an_address() -> None:
+    held = {kind: [bucket.capacity // SECOND for bucket in buckets_of(kind, FACTORS)] for kind in KINDS}
+    assert held == {
+        "address": [4_000, 20_000, 60_000],
+        "prefix": [40_000, 200_000, 600_000],
+        "account": [20_000, 100_000, 300_000],
+    }
+    assert [bucket.period for bucket in buckets_of("account", FACTORS)] == [bucket.period for bucket in BUCKETS]
 
 
 # the table
@@ -130,43 +146,56 @@ def test_subjects_of_an_address(address: str, own: str, prefix: str) -> None:
 
 @pytest.fixture
 def table() -> Iterator[QuotaTable]:
-    made = QuotaTable(10)
+    made = QuotaTable(FACTORS)
     yield made
     made.close()
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["address", "prefix"]), costs, durations), max_size=30))
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(KINDS), costs, durations), max_size=30))
 def test_the_table_is_the_arithmetic(steps: list[tuple[int, str, int, int]]) -> None:
-    table, now = QuotaTable(10, entries=1), NOW  # one set of slots, so everything shares it
+    table, now = QuotaTable(FACTORS, entries=1), NOW  # one set of slots, so everything shares it
     model: dict[Subject, Balance] = {}
     for number, kind, cost, waited in steps:
         now += waited
         who = subject(number, kind)
-        buckets = buckets_of(kind, 10)
+        buckets = buckets_of(kind, FACTORS)
         balance = model.get(who, full(buckets, now))
         model[who] = charged(refilled(balance, buckets, now), buckets, cost)
         assert table.charge(who, cost, now) == (model[who], False)
     for who, balance in model.items():
         assert table.balance(who, now) == refilled(balance, table.buckets(who), now)
     owed = {who for who in model if not is_full(table.balance(who, now), table.buckets(who))}
-    assert {who for who, _ in entries(table.descriptor, 10, now)} == owed
+    assert {who for who, _ in entries(table.descriptor, FACTORS, now)} == owed
     table.close()
 
 
 def test_a_full_table_forgets_who_used_least() -> None:
-    table = QuotaTable(10, entries=16)
+    table = QuotaTable(FACTORS, entries=16)
     for number in range(16):
         assert table.charge(subject(number), (number + 1) * SECOND, NOW)[1] is False
     assert table.charge(subject(99), 50 * SECOND, NOW)[1] is True
-    left = {who.packed[3] for who, _ in entries(table.descriptor, 10, NOW)}
+    left = {who.packed[3] for who, _ in entries(table.descriptor, FACTORS, NOW)}
     assert left == {*range(1, 16), 99}
     later = NOW + DAY * 29  # all full again: there is room without forgetting anybody
     assert table.charge(subject(100), SECOND, later)[1] is False
     table.close()
 
 
+def test_an_account_is_nobody_elses_address(table: QuotaTable) -> None:
+    """Its sixteen bytes may be those of a network, or begin like those of an IPv4 address."""
+    network = subjects_of(ip_address("2001:db8:1:2::"))[0]
+    alike = [subject_of_account(network.packed.hex()), subject_of_account(subject(7).packed.ljust(16, b"\0").hex())]
+    for who in alike:
+        table.charge(who, 1000 * SECOND, NOW)
+    assert dict(entries(table.descriptor, FACTORS, NOW)).keys() == set(alike)
+    assert [remaining_s(table.balance(who, NOW)) for who in alike] == [19_000, 19_000]
+    assert [remaining_s(table.balance(who, NOW)) for who in (network, subject(7))] == [4_000, 4_000]
+    table.charge(network, SECOND, NOW)
+    assert remaining_s(table.balance(alike[0], NOW)) == 19_000
+
+
 def test_a_flood_of_addresses_takes_no_more_memory(table: QuotaTable) -> None:
-    small = QuotaTable(10, entries=64)
+    small = QuotaTable(FACTORS, entries=64)
     spent = subject(1)
     small.charge(spent, 3000 * SECOND, NOW)
     for number in range(1000, 3000):
@@ -178,10 +207,10 @@ def test_a_flood_of_addresses_takes_no_more_memory(table: QuotaTable) -> None:
 
 @given(st.binary(min_size=1024, max_size=1024))
 def test_whatever_lies_in_the_memory_is_read_as_balances(garbage: bytes) -> None:
-    table = QuotaTable(10, entries=16)
+    table = QuotaTable(FACTORS, entries=16)
     os.pwrite(table.descriptor, garbage, 0)
     who = subject(1)
-    for _, balance in entries(table.descriptor, 10, NOW):
+    for _, balance in entries(table.descriptor, FACTORS, NOW):
         assert 0 <= remaining_s(balance) <= 40000
     after, _ = table.charge(who, SECOND, NOW)
     assert exhausted(after, BUCKETS) is None
@@ -265,21 +294,22 @@ def test_charges_of_several_processes_add_up(table: QuotaTable) -> None:
 
 
 def test_the_summary_reads_the_table_of_another_process() -> None:
-    table = QuotaTable(10, name="unix:/run/test-quotas.sock")
+    table = QuotaTable(FACTORS, name="unix:/run/test-quotas.sock")
     now = time.monotonic_ns()
     for number in range(30):
         table.charge(subject(number), number * SECOND, now)
     table.charge(subjects_of(ip_address("2001:db8::1"))[0], 100 * SECOND, now)
     table.charge(subjects_of(ip_address("0.0.0.9"))[1], 1000 * SECOND, now)
-    listed = summary("unix:/run/test-quotas.sock", 10)
-    assert listed[:2] == [("2001:db8::/64", 3900), ("0.0.0.29", 3971)]
+    table.charge(subject(0xA, "account"), 16_050 * SECOND, now)  # 3950 left of five times as much
+    listed = summary("unix:/run/test-quotas.sock", FACTORS)
+    assert listed[:3] == [("2001:db8::/64", 3900), (f"{0xA:032x}", 3950), ("0.0.0.29", 3971)]
     assert len(listed) == 20
     descriptor = find("self", "unix:/run/test-quotas.sock")
     assert descriptor is not None
     os.close(descriptor)
     table.close()
     with pytest.raises(NoQuotas, match="quotas_enabled"):
-        summary("unix:/run/test-quotas.sock", 10)
+        summary("unix:/run/test-quotas.sock", FACTORS)
 
 
 def test_the_table_is_on_no_disk(table: QuotaTable) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -17,56 +16,16 @@ import psycopg
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
+from quota_client import METERED, ask, leave, spent_ns
 
 from api.app import create_app
 from api.config import ApiSettings, check
 from api.metrics import QUOTA_EVICTIONS, QUOTA_UNKNOWN_ADDRESSES
-from api.quota_store import entries
-from api.quotas import SECOND, Balance, Subject, subjects_of
+from api.quotas import SECOND, subjects_of
 from api.rate_limit import is_free
 from core.config import ConfigError
 
-METERED = "/api/v1/measurement/unknown"  # a 400 without any query
 UNREACHABLE = "host=/nonexistent dbname=ooni"
-
-
-def table_of(pid: int) -> int:
-    """The table of a running service, for reading and writing."""
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        if str(link.readlink()).startswith("/memfd:ooni-api-quotas"):
-            return os.open(link, os.O_RDWR)
-    raise AssertionError("the master has no table")
-
-
-def balances(server: Any) -> dict[Subject, Balance]:
-    descriptor = table_of(server.process.pid)
-    try:
-        return dict(entries(descriptor, 10, time.monotonic_ns()))
-    finally:
-        os.close(descriptor)
-
-
-def leave(server: Any, subject: Subject, seconds: int) -> None:
-    """Leave `seconds` in the bucket of the day of somebody the service knows already."""
-    descriptor = table_of(server.process.pid)
-    size = os.fstat(descriptor).st_size
-    kind = {"address": 1, "prefix": 2}[subject.kind]
-    key = struct.pack("<16sBB", subject.packed.ljust(16, b"\0"), kind, subject.version)
-    at = os.pread(descriptor, size, 0).index(key)
-    os.pwrite(descriptor, struct.pack("<q", seconds * SECOND), at + 24)
-    os.close(descriptor)
-
-
-def spent_ns(server: Any, address: str) -> int:
-    balance = balances(server).get(subjects_of(ip_address(address))[0])
-    return 0 if balance is None else 20_000 * SECOND - balance.left[1]
-
-
-def ask(server: Any, address: str, path: str = METERED, **options: Any) -> httpx.Response:
-    response: httpx.Response = httpx.request(
-        options.pop("method", "GET"), server.url + path, headers={"X-Real-IP": address}, timeout=30, **options
-    )
-    return response
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from api_sample import EXAMPLE
+from people import signed_in_headers
 
+from api import access_token_routes
+from api.config import ApiSettings
 from api.measurement_list import DEFAULT_DAYS, MAX_LIMIT, MAX_OFFSET
 from api.openapi.document import document
 from api.quotas import MINIMUM_CHARGE
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine: apt-get install curl")
+pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="apt-get install curl jq")
 
 PAGE = Path(__file__).parents[3] / "docs" / "reading-the-api.md"
 TEXT = PAGE.read_text()
@@ -22,12 +25,16 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def outputs(sampled_api: Any, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def outputs(sampled_api: Any, module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each line printed that is not an assignment; all run in one shell, from top to bottom."""
     lines = "".join(BLOCKS).splitlines()
     assert lines[0] == "api=http://127.0.0.1:8080"
     script = [f"api={sampled_api.url}"]
+    session = signed_in_headers(sampled_api, module_dsn)["Authorization"].removeprefix("Bearer ")
     for line in lines[1:]:
+        if line.startswith("bearer="):
+            script += [f"bearer={session}"]
+            continue
         script += [line] if re.match(r"[a-z]+=", line) else [line, "echo; echo '=== end ==='"]
     done = subprocess.run(
         ["bash", "-euc", "\n".join(script)],
@@ -42,7 +49,7 @@ def outputs(sampled_api: Any, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 def test_every_line(outputs: list[str]) -> None:
-    first, meta, raw, days, table, total, status, bad_date, deep, bad_axis = outputs
+    first, meta, raw, days, table, total, status, same, tokens, revoked, bad_date, deep, bad_axis = outputs
     page = json.loads(first)
     assert len(page["results"]) == 2
     assert "cursor=" in page["metadata"]["next_url"]
@@ -58,6 +65,11 @@ def test_every_line(outputs: list[str]) -> None:
     counts = [result[name] for name in ("anomaly_count", "confirmed_count", "failure_count", "ok_count")]
     assert sum(counts) == result["measurement_count"] > 0
     assert status == "304"
+    assert json.loads(same)["results"] == page["results"]
+    (token,) = json.loads(tokens)["access_tokens"]
+    assert (token["name"], token["scope"], token["token_id"]) == ("thesis", "read", 1)
+    assert token["last_used_on"] is not None, "the request before it was made with the token"
+    assert json.loads(revoked) == {}
     assert "since" in json.loads(bad_date)["error"]
     assert "next_url" in json.loads(deep)["error"]
     assert "axis" in json.loads(bad_axis)["error"]
@@ -68,6 +80,9 @@ def test_the_figures_are_ours() -> None:
     assert f"the first {MAX_OFFSET:,} rows".replace(",", " ") in TEXT
     assert f"the last {DEFAULT_DAYS} days" in TEXT
     assert f"at least {MINIMUM_CHARGE // 1_000_000} ms" in TEXT
+    assert f"{ApiSettings().quota_token_factor} times\nthe quota of an address" in TEXT
+    assert f"It lasts {access_token_routes.DEFAULT_DAYS} days" in TEXT
+    assert f"up to {access_token_routes.MOST_DAYS};" in TEXT
 
 
 def test_the_table_has_the_statuses_that_readers_meet() -> None:

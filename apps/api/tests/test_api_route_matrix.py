@@ -62,17 +62,64 @@ PEOPLE = {
     "GET /{}/{}.json",
     "GET /api/",
 }
+ACCOUNTS = {
+    "POST /api/v1/user_register",
+    "GET /api/v1/user_login",
+    "GET /api/v1/user_refresh_token",
+    "GET /api/v1/user_logout",
+    "POST /api/v1/user_logout",
+    "GET /api/_/account_metadata",
+    "POST /api/v1/set_account_role",
+    "GET /api/v1/get_account_role/{}",
+    "POST /api/v1/set_session_expunge",
+    "POST /api/v2/ooniauth/user-login",
+    "POST /api/v2/ooniauth/user-session",
+    "GET /api/v2/ooniauth/user-session",
+}
+RUN_LINKS = {
+    "POST /api/_/ooni_run/create",
+    "POST /api/_/ooni_run/archive/{}",
+    "GET /api/_/ooni_run/fetch/{}",
+    "GET /api/_/ooni_run/list",
+    "POST /api/v2/oonirun/links",
+    "PUT /api/v2/oonirun/links/{}",
+    "GET /api/v2/oonirun/links",
+    "GET /api/v2/oonirun/links/{}",
+    "GET /api/v2/oonirun/links/{}/full-descriptor/{}",
+    "GET /api/v2/oonirun/links/{}/revisions",
+    "POST /api/v2/oonirun/links/{}/engine-descriptor/{}",
+}
+LIST_EDITING = {
+    "GET /api/_/url-submission/test-list/{}",
+    "POST /api/v1/url-submission/update-url",
+    "POST /api/v1/url-submission/submit",
+    "POST /api/_/url-priorities/update",
+}
+FINDINGS = {
+    "GET /api/v1/incidents/search",
+    "GET /api/v1/incidents/show/{}",
+    "POST /api/v1/incidents/{}",
+    "GET /api/_/measurement_feedback/{}",
+    "POST /api/_/measurement_feedback",
+}
+PROGRAMS = {
+    "POST /api/v1/access_tokens",
+    "GET /api/v1/access_tokens",
+    "DELETE /api/v1/access_tokens/{}",
+}
 OPERATORS = {
     "GET /api/_/debug_prioritization",
     "GET /api/_/show_countries_prioritization",
     "GET /api/_/url-priorities/list",
+    "GET /api/_/quotas_summary",
+    "GET /api/v1/audit_log",
     "GET /health",
     "GET /apidocs",
     "GET /apidocs/",
     "GET /apispec_1.json",
     "GET /openapi.json",
 }
-"""What of quotas and metrics is asked is no route: `ooni-api --quotas`, and a port of its own."""
+"""What metrics are is no route: they have a port of their own."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +131,12 @@ def routes(module_app: Flask) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("route", sorted(PROBES | READERS | STATISTICS | PEOPLE | OPERATORS))
+@pytest.mark.parametrize(
+    "route",
+    sorted(
+        PROBES | READERS | STATISTICS | PEOPLE | ACCOUNTS | RUN_LINKS | LIST_EDITING | FINDINGS | PROGRAMS | OPERATORS
+    ),
+)
 def test_the_route_is_there(routes: set[str], route: str) -> None:
     assert route in routes
 

@@ -13,6 +13,9 @@ import pytest
 import schemathesis
 from flask import Flask
 from hypothesis import HealthCheck, Phase, given, settings
+from list_editor import edit_lists_at
+from people import signed_in_headers
+from run_link_sample import load_run_links
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -36,7 +39,9 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def app(module_app: Flask, module_dsn: str) -> Flask:
+def app(module_app: Flask, module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    load_run_links(module_dsn)
+    edit_lists_at(module_app, tmp_path_factory.mktemp("lists"))
     with psycopg.connect(module_dsn) as connection:
         connection.execute(
             """INSERT INTO fastpath (measurement_uid, report_id, input, domain, probe_cc, probe_asn, test_name,
@@ -80,8 +85,13 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("operation", "mode"), ASKED)
-def test_every_operation_answers_as_described(app: Flask, token: str, operation: Any, mode: GenerationMode) -> None:
-    headers = {"Authorization": f"Bearer {token}"} if operation.definition.raw.get("security") else None
+def test_every_operation_answers_as_described(
+    app: Flask, module_dsn: str, token: str, operation: Any, mode: GenerationMode
+) -> None:
+    schemes = {name for each in operation.definition.raw.get("security", ()) for name in each}
+    headers = {"Authorization": f"Bearer {token}"} if schemes else None
+    if "session" in schemes:
+        headers = signed_in_headers(app, module_dsn, role="admin", email="admin@example.org")
 
     @given(operation.as_strategy(generation_mode=mode))
     @settings(

@@ -8,7 +8,8 @@ from typing import Any
 import jwt
 import pytest
 
-from api.signing import AUDIENCE_TOKEN, LEEWAY_S, LIFETIME_S, KeysUnavailable, ProbeTokens
+from api.key_file import LEEWAY_S, KeysUnavailable
+from api.signing import AUDIENCE_TOKEN, LIFETIME_S, ProbeTokens
 
 KEY, OLD_KEY, OTHER_KEY = "k" * 64, "o" * 64, "x" * 64
 PATHS = ["/api/v1/test-list/tor-targets", "/api/v1/test-list/psiphon-config"]

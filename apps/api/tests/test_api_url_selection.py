@@ -16,9 +16,10 @@ import pytest
 
 from api import url_lists, url_queries, url_selection
 from api.errors import ApiError
+from api.kept import FAILURE_KEPT_S
 from api.metrics import URL_LIST_FALLBACK
 from api.url_networks import Network, counted_days
-from api.url_overview import FAILURE_KEPT_S, KEPT_S, UrlOverview
+from api.url_overview import KEPT_S, UrlOverview
 from api.url_queries import UrlQueries
 from api.url_selection import COUNTS_REFRESH_S, MOST_READINGS, MOST_WAITING, PATIENCE_S, UrlSelection
 from core.db import DatabaseUnavailable, open_pool

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from api.config import ApiSettings, check
+from api.login_redirects import RedirectHosts
+from core.config import load_settings
 from devstack import config
 from devstack.config import StackSettings
 from devstack.errors import StackError
@@ -122,3 +125,20 @@ def test_places_that_cannot_be_made_are_a_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StackError, match="make run RUN_DIR="):
         Places(tmp_path / "file" / "run").prepare()
+
+
+def test_people_log_in_without_mail_from_an_interface_on_this_machine(wiring, tmp_path):
+    Places(tmp_path).prepare()
+    settings = load_settings(ApiSettings, app="api", environ=wiring.environ({}))
+    check(settings)  # a log with login links is refused where it could be a production's
+    hosts = RedirectHosts(settings.login_redirect_hosts)
+    for origin in ("https://explorer.ooni.org", "http://localhost:3000", "http://127.0.0.1:3000"):
+        assert hosts.origin_of(f"{origin}/findings") == origin
+    assert hosts.origin_of("http://explorer.ooni.org/") is None
+
+
+def test_a_developer_can_have_links_mailed(wiring):
+    outer = {"OONI_API_MAIL_TRANSPORT": "smtp", "OONI_API_MAIL_SERVER": "mail.example.org"}
+    environ = wiring.environ(outer)
+    assert {name: environ[name] for name in outer} == outer
+    assert wiring.overruled(outer) == []

@@ -1,4 +1,4 @@
-"""`ooni-api`: check the configuration, then become gunicorn with it; its commands look at files and do not serve."""
+"""`ooni-api`: check the configuration, then become gunicorn with it; its commands do something else instead."""
 
 import argparse
 import json
@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from api import probe_config_cli
+from api import make_admin, probe_config_cli
 from api.config import CONFIG_VARIABLE, ApiSettings, exported_path, load
 from api.probe_config_cli import EXIT_CONFIG
 from api.quota_summary import NoQuotas, summary
+from api.quotas import Factors
 from core.config import ConfigError
 from core.metrics import MULTIPROC_VARIABLE
 
@@ -23,10 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="TOML file; default: $OONI_API_CONFIG or /etc/ooni/api.toml")
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument(
-        "--quotas", action="store_true", help="print which addresses have used most of their quota of today, and exit"
+        "--quotas",
+        action="store_true",
+        help="print which addresses and accounts have used most of today's quota, and exit",
     )
     commands = parser.add_subparsers(title="commands instead of serving", metavar="COMMAND")
     probe_config_cli.add_to(commands)
+    make_admin.add_to(commands)
     options = parser.parse_args(arguments)
     if "run" in options:
         return int(options.run(options))
@@ -48,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_quotas(settings: ApiSettings) -> int:
-    """Print `[address, seconds left today]` as JSON, one a line, lowest first; for the eyes of the administrator."""
+    """Print `[address or account, seconds left today]` as JSON, one a line, lowest first; for the administrator."""
     try:
-        for pair in summary(settings.bind, settings.quota_prefix_factor):
+        for pair in summary(settings.bind, Factors(settings.quota_prefix_factor, settings.quota_token_factor)):
             print(json.dumps(pair))
     except NoQuotas as error:
         print(f"ooni-api: {error}", file=sys.stderr)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
+from api.domain_names import is_domain
 from api.errors import bad_request
 from api.params import Params
 
@@ -34,12 +34,6 @@ _BAD_CHARACTERS = "Invalid characters"
 _MAX_ASN = 2**32 - 1
 _ASN = re.compile(r"(?:AS)?([0-9]{1,10})", re.ASCII)
 _RUN_LINK = re.compile(r"[0-9]{1,20}", re.ASCII)
-_LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
-_LAST_LABEL = r"[0-9A-Za-z_][0-9A-Za-z_-]{0,61}[A-Za-z]"
-_PORT = r"(?::[0-9]{1,5})?"
-_HOST = re.compile(rf"(?:{_LABEL}\.)+{_LAST_LABEL}{_PORT}", re.ASCII)
-_IPV4 = re.compile(rf"([0-9.]+){_PORT}", re.ASCII)
-_IPV6 = re.compile(rf"\[([0-9A-Fa-f:.]+)\]{_PORT}|([0-9A-Fa-f:.]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,26 +168,6 @@ def _run_links(params: Params) -> tuple[int, ...]:
 
 def _domains(params: Params) -> tuple[str, ...]:
     domains = params.texts("domain")
-    if not all(map(_is_domain, domains)):
+    if not all(map(is_domain, domains)):
         raise bad_request("Invalid characters in domain field")
     return tuple(domains)
-
-
-def _is_domain(text: str) -> bool:
-    """Return whether `text` is a host name, IPv4 or IPv6 address, each perhaps with a port."""
-    try:
-        ascii_ = text.encode("idna").decode("ascii")
-    except UnicodeError:
-        return False
-    if _HOST.fullmatch(ascii_):
-        return True
-    try:
-        if match := _IPV4.fullmatch(ascii_):
-            IPv4Address(match[1])
-            return True
-        if match := _IPV6.fullmatch(ascii_):
-            IPv6Address(match[1] or match[2])
-            return True
-    except ValueError:
-        return False
-    return False

@@ -5,25 +5,40 @@ import time
 from flask import Flask, Response, g, request
 
 from api import (
+    access_token_routes,
+    account_roles,
     aggregation,
+    audit_routes,
+    auth_v2,
     check_in,
     conditional,
     cors,
     discovery,
+    engine_descriptor,
     errors,
+    feedback,
     geolookup,
     health,
+    incidents,
+    login,
     measurement_list,
     measurements,
     pages,
     probe_data,
     probe_identity,
+    quota_routes,
     rate_limit,
     reports,
     responses,
+    run_links_v1,
+    run_links_v2,
+    signed_in,
     statistics,
     submit,
+    testlist_routes,
+    token_accounts,
     torsf,
+    url_priorities_update,
     url_routes,
 )
 from api.config import ApiSettings, exported_path, load
@@ -38,15 +53,28 @@ BLUEPRINTS = (
     check_in.blueprint,
     probe_data.blueprint,
     probe_identity.blueprint,
+    login.blueprint,
+    account_roles.blueprint,
+    auth_v2.blueprint,
     geolookup.blueprint,
     reports.blueprint,
     submit.blueprint,
     url_routes.blueprint,
+    url_priorities_update.blueprint,
+    testlist_routes.blueprint,
     measurement_list.blueprint,
     measurements.blueprint,
     *statistics.BLUEPRINTS,
     aggregation.blueprint,
     torsf.blueprint,
+    incidents.blueprint,
+    feedback.blueprint,
+    access_token_routes.blueprint,
+    audit_routes.blueprint,
+    run_links_v1.blueprint,
+    run_links_v2.blueprint,
+    engine_descriptor.blueprint,
+    quota_routes.blueprint,
     pages.blueprint,
     openapi.blueprint,
 )
@@ -71,10 +99,13 @@ def create_app(settings: ApiSettings | None = None, *, slot: int = 0) -> Flask:
     errors.register(app)
     cors.register(app, settings.cors_origins)
     _measure(app)
+    token_accounts.register(app)
     rate_limit.register(app, settings)
+    signed_in.register(app)
     conditional.register(app)  # runs before the quotas, which see the status that is sent
     _discard_unread_bodies(app, settings.max_received_bytes)
     _watch_databases(app)
+    _forbid_guesses(app)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     return app
@@ -94,6 +125,15 @@ def _watch_databases(app: Flask) -> None:
     @app.before_request
     def look() -> None:
         services().geolocation.refresh()
+
+
+def _forbid_guesses(app: Flask) -> None:
+    """Have no browser take a reply for something else than it says: what people wrote may look like a page."""
+
+    @app.after_request
+    def forbid(response: Response) -> Response:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
 
 
 def _measure(app: Flask) -> None:

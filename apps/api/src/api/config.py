@@ -4,12 +4,15 @@ import ipaddress
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from api import APP
 from api.cors import Origins
+from api.login_settings import check_login
 from api.proxies import TrustedProxies
+from api.testlist_settings import check_test_lists
 from core.config import ConfigError, load_settings
 from core.db import DatabaseUnavailable, open_pool
 from core.log import LEVELS
@@ -24,6 +27,8 @@ REQUEST_LINE_LIMIT = 8190
 _COLLECTOR = re.compile(r"[0-9A-Za-z]{1,20}", re.ASCII)
 _ADDRESS = re.compile(r"(unix:/.+)|(.*:\d{1,5})", re.ASCII)
 
+_MOST_DAYS = 3_650
+
 _HOST_AND_PORT = re.compile(r"([^\s:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", re.ASCII)
 
 _AT_LEAST_ONE = (
@@ -37,6 +42,7 @@ _AT_LEAST_ONE = (
     "max_inflated_bytes",
     "large_bodies_at_once",
     "quota_prefix_factor",
+    "quota_token_factor",
 )
 
 
@@ -105,10 +111,14 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_inflated_bytes: int = 64 * 1024 * 1024
     # Bodies above 8 MiB that one worker handles at once, and four times as many above 1 MiB; others wait, then get 503.
     large_bodies_at_once: int = 1
+    # Number of seconds for which a worker gives the same answer to statistics without parameters; 0 reads each time.
+    statistics_kept_s: float = 300.0
     # Whether readers have quotas of server time; probes never have.
     quotas_enabled: bool = True
     # Number of times the quota of one address that the network around it has (IPv4 /24, IPv6 /48).
     quota_prefix_factor: int = 10
+    # Number of times the quota of one address that an account has for all requests with its access tokens.
+    quota_token_factor: int = 5
     # Addresses and networks without quotas, such as those of the web interface and of monitoring.
     quota_exempt: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     # Networks of our proxies, whose X-Real-IP and X-Forwarded-For are believed; they must replace those of clients.
@@ -123,6 +133,44 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True):
     state_directory: str = "/var/lib/ooni-api"
     # File with keys of probe tokens that hosts share, one a line: the first signs, all count; empty: a key of its own.
     probe_token_keys: str = ""
+    # File with keys of sessions of people that hosts share, one a line: the first signs, all count; empty: its own.
+    session_keys: str = ""
+    # File with the key that e-mail addresses are hashed with, the same on all hosts for good; empty: a key of its own.
+    account_id_key: str = ""
+    # Number of days after which a session ends that was not refreshed.
+    session_expiry_days: float = 10.0
+    # Number of days after which a session ends however often it was refreshed.
+    login_expiry_days: float = 90.0
+    # Hosts of web interfaces that people may log in from; http://localhost:3000 names one on the same machine.
+    login_redirect_hosts: tuple[str, ...] = ()
+    # How login links reach people: smtp, or log, which writes them into the log of a stack on your own machine.
+    mail_transport: Literal["smtp", "log"] = "smtp"
+    # Name or address of the SMTP server that takes login links; empty for none, and nobody can log in.
+    mail_server: str = ""
+    # Port of the SMTP server.
+    mail_port: int = 587
+    # How the connection to it is encrypted: starttls, tls (from its start), or none, for a server on the same host.
+    mail_security: Literal["starttls", "tls", "none"] = "starttls"
+    # Name to log in to the SMTP server with; empty for none.
+    mail_username: str = ""
+    # File with the password for mail_username on its first line; read for each mail.
+    mail_password_file: str = ""
+    # Address that login links come from.
+    mail_source_address: str = ""
+    # Git repository with the test lists that people propose changes to, an address or a path; empty: editing is off.
+    test_lists_repository: str = ""
+    # Branch of it that counts, and that changes are proposed to.
+    test_lists_branch: str = "master"
+    # Git repository that proposed changes are pushed to, as branches; empty: the same one.
+    test_lists_push_repository: str = ""
+    # Repository at a forge with the REST API of GitHub, where pull requests are opened; empty: branches alone.
+    test_lists_forge_api: str = ""
+    # File with the token for the forge and for pushing over https, on one line; read for each use; empty for none.
+    test_lists_forge_token: str = ""
+    # Owner of test_lists_push_repository at the forge, when it is a fork.
+    test_lists_fork_owner: str = ""
+    # Whose name and address the commits of proposed changes bear, whoever made them.
+    test_lists_author: str = "Test list editor <test-lists@localhost>"
     # Least severe log level written: DEBUG, INFO, WARNING, ERROR.
     log_level: str = "INFO"
 
@@ -146,6 +194,11 @@ def check(settings: ApiSettings) -> None:
     for name in ("request_timeout_s", "fastpath_timeout_s"):
         if not getattr(settings, name) > 0:
             raise ConfigError(f"{name} is {getattr(settings, name)}; give a number of seconds above 0.")
+    if settings.statistics_kept_s < 0:
+        raise ConfigError(f"statistics_kept_s is {settings.statistics_kept_s}; give a number of seconds, or 0.")
+    for name in ("session_expiry_days", "login_expiry_days"):
+        if not 0 < getattr(settings, name) <= _MOST_DAYS:
+            raise ConfigError(f"{name} is {getattr(settings, name)}; give a number of days, at most {_MOST_DAYS}.")
     if settings.body_cache_bytes < 0:
         raise ConfigError(
             f"body_cache_bytes is {settings.body_cache_bytes}; give a number of bytes, or 0 for no cache."
@@ -158,6 +211,8 @@ def check(settings: ApiSettings) -> None:
         raise ConfigError(f"log_level must be one of {', '.join(LEVELS)}; for example INFO.")
     _check_quota_exempt(settings.quota_exempt)
     _check_addresses(settings)
+    check_login(settings)
+    check_test_lists(settings)
     try:
         Origins(settings.cors_origins)
     except ValueError as error:

@@ -1,7 +1,9 @@
 """Errors of the API as JSON, each with its intended status; every text ends up under the key `error`."""
 
+from typing import Any
+
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, request
 from psycopg import errors as pg_errors
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
@@ -41,7 +43,13 @@ def too_slow(narrow: str) -> ApiError:
 
 
 def register(app: Flask) -> None:
-    """Install the handlers that turn every failure into JSON."""
+    """Install the handlers that turn every failure into JSON, and keep paths of requests out of the log."""
+
+    def log_exception(exc_info: Any) -> None:
+        # Not the path, as Flask does: the id of a probe or somebody's e-mail address may be in it.
+        log.error("unexpected exception", route=request.endpoint, method=request.method, exc_info=exc_info)
+
+    app.log_exception = log_exception  # type: ignore[method-assign]
 
     @app.errorhandler(ApiError)
     def on_api_error(error: ApiError) -> Response:

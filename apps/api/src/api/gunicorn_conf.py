@@ -10,6 +10,7 @@ from api.clock import SLOTS
 from api.companions import Companions
 from api.config import REQUEST_LINE_LIMIT, exported_path, listen_address, load
 from api.cors import Origins
+from api.quotas import Factors
 from api.worker import QuietLogger, Worker
 from core import log as core_log
 from core.metrics import MULTIPROC_VARIABLE, forget
@@ -44,7 +45,8 @@ Worker.request_timeout_s = settings.request_timeout_s
 Worker.any_origin = Origins(settings.cors_origins).any
 
 if settings.quotas_enabled:  # before the fork, so that all workers have the same
-    quota_store.share(quota_store.QuotaTable(settings.quota_prefix_factor, name=settings.bind))
+    _factors = Factors(settings.quota_prefix_factor, settings.quota_token_factor)
+    quota_store.share(quota_store.QuotaTable(_factors, name=settings.bind))
 
 _companions = Companions()
 _slots: dict[int, int] = {}  # age of a worker (unique in the master) -> slot
@@ -79,6 +81,10 @@ def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signa
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature
     """Name the slot to the application factory, which runs in this process next."""
     worker.app.app_uri = f"api.app:create_app(slot={worker.slot})"
+
+
+def pre_request(worker: Any, req: Any) -> None:
+    """Log nothing: gunicorn's own hook writes paths at level DEBUG, with ids of probes and e-mail addresses in them."""
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 gunicorn's signature

@@ -1,6 +1,7 @@
 """JSON bodies of small requests, and their fields: what has the wrong type is a 400 that names the field."""
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 from flask import request
 
@@ -10,6 +11,9 @@ from core.envelope import DocumentError, decode_json
 
 MAX_BODY_BYTES = 1024 * 1024
 """Largest body of a small request, in bytes, as received and decompressed."""
+
+FORM = "application/x-www-form-urlencoded"
+_MOST_FORM_FIELDS = 100
 
 _limits = BodyLimits(MAX_BODY_BYTES, MAX_BODY_BYTES, 1)
 
@@ -73,8 +77,36 @@ def json_members() -> dict[str, Any]:
     Raises:
         ApiError: 400 `JSON expected` when it is no JSON object, otherwise as `read_body`.
     """
+    return _members(small_body())
+
+
+def json_or_form() -> Fields:
+    """Return the fields of the current request's body, a JSON object or what forms send; none when there is no body.
+
+    Of fields that a form repeats, the first counts.
+
+    Raises:
+        ApiError: 400 when it is neither, otherwise as `read_body`.
+    """
+    raw = small_body()
+    if not raw:
+        return Fields({})
+    if request.mimetype != FORM or raw.lstrip().startswith(b"{"):  # `curl -d` calls everything a form
+        return Fields(_members(raw))
+    try:
+        pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FORM_FIELDS)
+    except ValueError:  # not UTF-8, or too many
+        raise bad_request("Form expected", hint="Send the fields in UTF-8, or as a JSON object.") from None
+    return Fields(dict(reversed(pairs)))
+
+
+def small_body() -> bytes:
+    """Return the current request's body, at most `MAX_BODY_BYTES`. Raises ApiError as `read_body`."""
     with _limits.place() as place:
-        raw = read_body(request.environ, _limits, place, lambda _size: None)
+        return read_body(request.environ, _limits, place, lambda _size: None)
+
+
+def _members(raw: bytes) -> dict[str, Any]:
     try:
         value = decode_json(raw)
     except DocumentError:

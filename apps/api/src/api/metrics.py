@@ -72,11 +72,11 @@ CHECK_IN_URLS = Histogram(
 QUOTA_REFUSALS = Counter(
     "api_quota_refusals",
     "Requests refused with 429, by the bucket that was empty: address_day, address_week, address_month, prefix_day, "
-    "prefix_week, prefix_month.",
+    "prefix_week, prefix_month, account_day, account_week, account_month.",
     ["bucket"],
 )
 QUOTA_EVICTIONS = Counter(
-    "api_quota_evictions", "Addresses or prefixes forgotten before their quota was full again: the table was full."
+    "api_quota_evictions", "Addresses, prefixes or accounts forgotten before their quota was full: the table was full."
 )
 QUOTA_UNKNOWN_ADDRESSES = Counter(
     "api_quota_unknown_addresses", "Requests let through without a quota because their client's address is not known."
@@ -104,6 +104,13 @@ GEO_DATABASE_BUILT = Gauge(
     multiprocess_mode="livemin",
 )
 PROBE_LOGINS = Counter("api_probe_logins", "Logins of probes, by result: ok, legacy, refused.", ["result"])
+LOGIN_MAILS = Counter(
+    "api_login_mails",
+    "Login links asked for, by what became of the mail: sent, held_back (too many to one account), too_many (to all "
+    "together), busy, failed.",
+    ["result"],
+)
+LOGINS = Counter("api_logins", "Login links followed, by result: ok, refused.", ["result"])
 PROBE_PLACE = Counter(
     "api_probe_place",
     "Submissions, by whether the client's address is where they say: match, cc_differs, asn_differs, both_differ, "
@@ -131,4 +138,12 @@ TEST_LIST_URLS = Histogram(
     "api_test_list_urls",
     "URLs handed out in one reply of test-list/urls.",
     buckets=(0, 1, 5, 10, 20, 50, 100, 500, 1000, 2000, 5000, 10000),
+)
+TEST_LIST_FETCHES = Counter(
+    "api_test_list_fetches", "Refreshes of the clone of the test lists, by result: ok, failed.", ["result"]
+)
+TEST_LIST_SUBMISSIONS = Counter(
+    "api_test_list_submissions",
+    "Submissions of changes to the test lists, by result: opened, conflict, failed.",
+    ["result"],
 )

@@ -17,6 +17,7 @@ from api import APP, JOURNAL_IDENTIFIER
 from api.companions import master
 from api.metrics import QUOTA_TRACKED
 from api.quota_store import entries, find
+from api.quotas import Factors
 from core import log as core_log
 from core.metrics import MetricsUnavailable, serve
 
@@ -53,7 +54,7 @@ def _count_quotas(master: int) -> None:
     if descriptor is None:
         return
     try:
-        found = entries(descriptor, 1, time.monotonic_ns())
+        found = entries(descriptor, Factors(1, 1), time.monotonic_ns())
         QUOTA_TRACKED.set(sum(1 for subject, _ in found if subject.kind == "address"))
     except OSError as error:
         log.error("the table of quotas cannot be read", error=str(error))

@@ -12,10 +12,11 @@ from flask import Blueprint, Response, request
 
 from api.errors import bad_request
 from api.json_fields import Fields, json_object
+from api.key_file import MAX_LENGTH, KeysUnavailable
 from api.metrics import PROBE_LOGINS
 from api.responses import NO_CACHE, json_response
 from api.services import services
-from api.signing import AUDIENCE_LOGIN, LIFETIME_S, MAX_LENGTH, KeysUnavailable
+from api.signing import AUDIENCE_LOGIN, LIFETIME_S
 from api.tokens import no_keys, refused
 
 _FACTS = (

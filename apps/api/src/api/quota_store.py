@@ -21,31 +21,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from api.quotas import Balance, Bucket, Subject, buckets_of, charged, full, fullness, is_full, refilled
+from api.quotas import Balance, Bucket, Factors, Subject, buckets_of, charged, full, fullness, is_full, refilled
 
 DEFAULT_ENTRIES = 65_536
 """Subjects that a table can hold; 64 bytes each."""
 
 _MEMFD = "ooni-api-quotas "
-_SLOT = struct.Struct("<16sBB6xqqqq8x")  # address, kind, version, day, week, month, moment
+_SLOT = struct.Struct("<16sBB6xqqqq8x")  # address or account, kind, version, day, week, month, moment
 _WAYS = 16  # slots of a set
 _SET_BYTES = _WAYS * _SLOT.size
 _KEY = struct.Struct("<16sBB")
-_KINDS = {"address": 1, "prefix": 2}
+_KINDS = {"address": 1, "prefix": 2, "account": 3}
 _NAMES = {number: name for name, number in _KINDS.items()}
 _ATTEMPTS = 40
 _PAUSE_S = 0.0005
 
 
 class QuotaTable:
-    """Balances of addresses and prefixes, shared by the processes that inherit it."""
+    """Balances of addresses, prefixes and accounts, shared by the processes that inherit it."""
 
-    def __init__(self, prefix_factor: int, *, entries: int = DEFAULT_ENTRIES, name: str = "") -> None:
+    def __init__(self, factors: Factors, *, entries: int = DEFAULT_ENTRIES, name: str = "") -> None:
         """Make an empty table for at least `entries` subjects; `name` is how `find` finds it.
 
         Raises:
             OSError: there is no memory for it.
         """
+        self.factors = factors
         self._sets = max(1, -(-entries // _WAYS))
         size = self._sets * _SET_BYTES
         self.descriptor = os.memfd_create(_MEMFD + name)
@@ -54,7 +55,7 @@ class QuotaTable:
         self._memory.madvise(mmap.MADV_DONTDUMP)
         self._secret = os.urandom(16)
         self._locks = [threading.Lock() for _ in range(64)]
-        self._buckets = {kind: buckets_of(kind, prefix_factor) for kind in _KINDS}
+        self._buckets = {kind: buckets_of(kind, factors) for kind in _KINDS}
 
     def close(self) -> None:
         """Let go of the memory; the last process that does frees it."""
@@ -141,13 +142,13 @@ class QuotaTable:
                     fcntl.lockf(self.descriptor, fcntl.LOCK_UN, _SET_BYTES, start)
 
 
-def entries(descriptor: int, prefix_factor: int, now: int) -> Iterator[tuple[Subject, Balance]]:
+def entries(descriptor: int, factors: Factors, now: int) -> Iterator[tuple[Subject, Balance]]:
     """Yield from the table behind `descriptor` every subject that is not full at `now`.
 
     What changes meanwhile is seen as it was before or after. Raises OSError when it cannot be read.
     """
     size = os.fstat(descriptor).st_size
-    buckets_by_kind = {kind: buckets_of(kind, prefix_factor) for kind in _KINDS}
+    buckets_by_kind = {kind: buckets_of(kind, factors) for kind in _KINDS}
     for values in _SLOT.iter_unpack(os.pread(descriptor, size - size % _SLOT.size, 0)):
         if values[1] in _NAMES:
             kind, version = _NAMES[values[1]], values[2]
@@ -191,6 +192,6 @@ def share(table: QuotaTable) -> None:
     _of_this_host[:] = [table]
 
 
-def shared_or_new(prefix_factor: int) -> QuotaTable:
+def shared_or_new(factors: Factors) -> QuotaTable:
     """Return the table inherited from the master, or one of this process alone when there is none."""
-    return _of_this_host[0] if _of_this_host else QuotaTable(prefix_factor, entries=DEFAULT_ENTRIES)
+    return _of_this_host[0] if _of_this_host else QuotaTable(factors, entries=DEFAULT_ENTRIES)

@@ -1,7 +1,8 @@
-"""Who has used most of the quotas: for the administrator of the host, by `ooni-api --quotas`.
+"""Who has used most of the quotas: for admins over HTTP, and for the administrator of the host by `ooni-api --quotas`.
 
-There is no route for it, because nobody is an administrator to a route yet, and no port, because others would reach it.
-The table is read from the memory of the running service, which the kernel gives to root and the service's user only.
+Addresses of clients are in it, so it goes to an admin's session or to the terminal, and nowhere else: it is neither
+stored nor logged. The command reads the memory of the running service, which the kernel gives to root and the service's
+user only, and works without the database and without an account.
 """
 
 import os
@@ -10,20 +11,18 @@ from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 
 from api.quota_store import entries, find
-from api.quotas import SECOND, Subject
+from api.quotas import SECOND, Factors, Subject
 
 LINES = 20
-"""Number of addresses in a summary."""
+"""Number of addresses and accounts in a summary."""
 
 
 class NoQuotas(Exception):
     """There is no table to read; the text says what to do."""
 
 
-def summary(bind: str, prefix_factor: int) -> list[tuple[str, int]]:
-    """Return up to `LINES` pairs of address and seconds left today, lowest first, of the service that runs on `bind`.
-
-    An IPv6 address stands for its /64.
+def summary(bind: str, factors: Factors) -> list[tuple[str, int]]:
+    """Return what `most_used` does, of the service that runs on `bind`.
 
     Raises:
         NoQuotas: no such service runs here with quotas, or its memory may not be read.
@@ -38,18 +37,28 @@ def summary(bind: str, prefix_factor: int) -> list[tuple[str, int]]:
             "the host of the service and with its configuration."
         )
     try:
-        balances = [
-            (max(0, balance.left[0]) // SECOND, address_text(subject))
-            for subject, balance in entries(descriptor, prefix_factor, time.monotonic_ns())
-            if subject.kind == "address"
-        ]
+        return most_used(descriptor, factors)
     finally:
         os.close(descriptor)
+
+
+def most_used(descriptor: int, factors: Factors) -> list[tuple[str, int]]:
+    """Return up to `LINES` pairs of address or account and seconds left today, lowest first, of a table.
+
+    An IPv6 address stands for its /64.
+    """
+    balances = [
+        (max(0, balance.left[0]) // SECOND, subject_text(subject))
+        for subject, balance in entries(descriptor, factors, time.monotonic_ns())
+        if subject.kind != "prefix"
+    ]
     return [(text, left) for left, text in sorted(balances)[:LINES]]
 
 
-def address_text(subject: Subject) -> str:
-    """Return an IPv4 address, or the /64 of an IPv6 address, as text."""
+def subject_text(subject: Subject) -> str:
+    """Return an IPv4 address, the /64 of an IPv6 address, or the 32 digits of an account, as text."""
+    if subject.kind == "account":
+        return subject.packed.hex()
     if subject.version == 6:
         return str(IPv6Network((subject.packed, 64)))
     return str(IPv4Address(subject.packed))

@@ -1,7 +1,8 @@
-"""Quotas of server time: what an address may still use, as pure arithmetic without a clock or a store.
+"""Quotas of server time: what somebody may still use, as pure arithmetic without a clock or a store.
 
-Each address, and each network around it, has three buckets. A bucket starts full, loses what requests cost and refills
-evenly. All times are whole nanoseconds, so that many small refills add up to the same as one large one.
+Each address, each network around it, and each account whose access tokens are used, has three buckets. A bucket starts
+full, loses what requests cost and refills evenly. All times are whole nanoseconds, so that many small refills add up to
+the same as one large one.
 """
 
 from dataclasses import dataclass
@@ -37,14 +38,24 @@ interface takes about ten requests, so an address may open 40 000 of them a day.
 """
 
 
+class Factors(NamedTuple):
+    """How many times the quota of one address others have."""
+
+    prefix: int
+    """The network around it."""
+    account: int
+    """An account, for all requests with its access tokens together."""
+
+
 class Subject(NamedTuple):
-    """Whose quota it is: an address (IPv6: its /64) or the network around it (IPv4 /24, IPv6 /48)."""
+    """Whose quota it is: an address (IPv6: its /64), the network around it (IPv4 /24, IPv6 /48), or an account."""
 
     kind: str
-    """`address` or `prefix`."""
+    """`address`, `prefix` or `account`."""
     version: int
+    """4 or 6; 0 for an account."""
     packed: bytes
-    """The network's first address: 4 bytes for version 4, 16 for version 6."""
+    """The network's first address, 4 bytes for version 4, 16 for version 6; or the 16 bytes of the account."""
 
 
 def subjects_of(address: IPv4Address | IPv6Address) -> tuple[Subject, Subject]:
@@ -59,9 +70,17 @@ def subjects_of(address: IPv4Address | IPv6Address) -> tuple[Subject, Subject]:
     return Subject("address", 4, packed), Subject("prefix", 4, packed[:3] + b"\0")
 
 
-def buckets_of(kind: str, prefix_factor: int) -> tuple[Bucket, ...]:
-    """Return the buckets of a kind of subject: those of a prefix hold `prefix_factor` times as much."""
-    factor = prefix_factor if kind == "prefix" else 1
+def subject_of_account(account_id: str) -> Subject:
+    """Return the subject that requests with an access token are charged to: all tokens of an account share one quota.
+
+    Otherwise each further token would be a further quota.
+    """
+    return Subject("account", 0, bytes.fromhex(account_id))
+
+
+def buckets_of(kind: str, factors: Factors) -> tuple[Bucket, ...]:
+    """Return the buckets of a kind of subject."""
+    factor = {"address": 1, "prefix": factors.prefix, "account": factors.account}[kind]
     return tuple(bucket._replace(capacity=bucket.capacity * factor) for bucket in BUCKETS)
 
 

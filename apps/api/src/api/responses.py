@@ -21,6 +21,9 @@ from flask.json.provider import JSONProvider
 
 NO_CACHE = "max-age=0, no-cache"
 
+NO_STORE = f"{NO_CACHE}, no-store"
+"""For replies with a credential in them, which must not get on the disk of a shared computer."""
+
 
 def to_json(value: Any) -> str:
     """Serialise with sorted keys, compact, ASCII, ending in a newline; numbers that JSON lacks become null."""

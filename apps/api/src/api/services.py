@@ -7,13 +7,18 @@ from typing import cast
 import structlog
 from flask import current_app
 
-from api import APP
+from api import APP, account_ids, sessions, signing, testlist_editing
+from api.account_ids import AccountIds
 from api.clock import ReceiptClock
 from api.config import ApiSettings
 from api.geolocation import Geolocation
 from api.handover import Handover
 from api.intake import Intake
+from api.kept_statistics import KeptStatistics
+from api.key_file import KeyFile
 from api.list_queries import MeasurementList
+from api.login_redirects import RedirectHosts
+from api.mail import LogTransport, SmtpTransport, Transport
 from api.metrics import BODY_SOURCE, PEER_READS
 from api.probe_config import COPIES, ProbeConfig
 from api.proxies import TrustedProxies
@@ -22,8 +27,10 @@ from api.read_slots import ReadSlots
 from api.reading import Reader
 from api.repeats import PATIENCE_S, STATEMENT_TIMEOUT_MS, RepeatsElsewhere
 from api.request_body import BodyLimits
-from api.signing import KEY_FILE, ProbeTokens
+from api.sessions import SessionTokens
+from api.signing import ProbeTokens
 from api.statistics_runtimes import Runtimes
+from api.testlist_editing import ListEditing
 from api.url_overview import UrlOverview
 from api.url_queries import UrlQueries
 from api.url_selection import UrlSelection
@@ -55,6 +62,7 @@ class Services:
     queries: MeasurementQueries
     measurement_list: MeasurementList
     reader: Reader
+    kept_statistics: KeptStatistics
     bodies: BodyReader
     read_slots: ReadSlots
     handover: Handover
@@ -63,10 +71,15 @@ class Services:
     trusted_proxies: TrustedProxies
     geolocation: Geolocation
     probe_tokens: ProbeTokens
+    account_ids: AccountIds
+    session_tokens: SessionTokens
+    redirect_hosts: RedirectHosts
+    mail: Transport
     probe_config: ProbeConfig
     url_queries: UrlQueries
     url_selection: UrlSelection
     url_overview: UrlOverview
+    testlist_editing: ListEditing | None
     runtimes: Runtimes
 
     def body(self, uid: str) -> bytes | None:
@@ -148,6 +161,7 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         queries=MeasurementQueries(reader),
         measurement_list=MeasurementList(reader),
         reader=reader,
+        kept_statistics=KeptStatistics(reader, read_slots, settings.statistics_kept_s),
         bodies=bodies,
         read_slots=read_slots,
         handover=handover,
@@ -156,18 +170,55 @@ def build(settings: ApiSettings, slot: int = 0) -> Services:
         trusted_proxies=TrustedProxies(settings.trusted_proxies),
         geolocation=Geolocation(settings.geo_country_db, settings.geo_asn_db),
         probe_tokens=_probe_tokens(settings),
+        account_ids=_account_ids(settings),
+        session_tokens=_session_tokens(settings),
+        redirect_hosts=RedirectHosts(settings.login_redirect_hosts),
+        mail=_mail(settings),
         probe_config=probe_config,
         url_queries=url_queries,
         url_selection=url_selection,
         url_overview=UrlOverview(url_queries),
+        testlist_editing=testlist_editing.build(settings),
         runtimes=Runtimes(reader, Path(settings.state_directory)),
     )
 
 
+def _key_file(settings: ApiSettings, configured: str, name: str) -> tuple[Path, bool]:
+    """Return the path of a file with keys, and whether this host makes it."""
+    return (Path(configured), False) if configured else (Path(settings.state_directory) / name, True)
+
+
 def _probe_tokens(settings: ApiSettings) -> ProbeTokens:
-    if settings.probe_token_keys:
-        return ProbeTokens(Path(settings.probe_token_keys), create=False)
-    return ProbeTokens(Path(settings.state_directory) / KEY_FILE, create=True)
+    path, create = _key_file(settings, settings.probe_token_keys, signing.KEY_FILE)
+    return ProbeTokens(path, create=create)
+
+
+def _account_ids(settings: ApiSettings) -> AccountIds:
+    path, create = _key_file(settings, settings.account_id_key, account_ids.KEY_FILE)
+    return AccountIds(path, create=create)
+
+
+def _session_tokens(settings: ApiSettings) -> SessionTokens:
+    path, create = _key_file(settings, settings.session_keys, sessions.KEY_FILE)
+    return SessionTokens(
+        KeyFile(path, create=create),
+        session_expiry_days=settings.session_expiry_days,
+        login_expiry_days=settings.login_expiry_days,
+    )
+
+
+def _mail(settings: ApiSettings) -> Transport:
+    if settings.mail_transport == "log":
+        return LogTransport()
+    return SmtpTransport(
+        settings.mail_server,
+        settings.mail_port,
+        security=settings.mail_security,
+        username=settings.mail_username,
+        password_file=settings.mail_password_file,
+        source_address=settings.mail_source_address,
+        at_once=max(1, settings.threads // 4),
+    )
 
 
 def _impatient_pool(settings: ApiSettings) -> Pool:

@@ -10,7 +10,7 @@ from api.errors import bad_request
 from api.params import Params
 from api.responses import json_response
 from api.statistics_asked import WEB_CONNECTIVITY
-from api.statistics_reading import read
+from api.statistics_reading import read, read_kept
 from api.statistics_replies import TWO_HOURS, list_reply, wants_csv
 from core.testlists import GLOBAL
 
@@ -38,7 +38,7 @@ ORDER BY {_BEST_ENTRY} LIMIT 1"""  # noqa: S608 constants only
 def domains() -> Response:
     """Return every domain of the test lists with its measurements of all time."""
     as_csv = wants_csv(Params(request))
-    found = read(_DOMAINS)
+    found = read_kept(_DOMAINS)
     columns = ("domain_name", "category_code", "measurement_count")
     return list_reply(found, columns, {"v": 0, "results": found}, as_csv=as_csv, cache=TWO_HOURS)
 

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from api.params import Params
 from api.responses import json_response
 from api.statistics_asked import country, last_31_days, network, page
-from api.statistics_reading import read
+from api.statistics_reading import read, read_kept
 from api.statistics_replies import DAY, TWO_HOURS, list_reply, page_metadata, wants_csv
 
 blueprint = Blueprint("statistics_networks", __name__)
@@ -57,7 +57,7 @@ LEFT JOIN (SELECT * FROM found {_ORDER} LIMIT %(limit)s OFFSET %(offset)s) AS pa
 def networks() -> Response:
     """Return every network that was ever measured from, by number."""
     as_csv = wants_csv(Params(request))
-    found = read(_ALL)
+    found = read_kept(_ALL)
     whole = {"v": 0, "results": found}
     return list_reply(found, ("probe_asn", "cnt", "org_name"), whole, as_csv=as_csv, cache=TWO_HOURS)
 

@@ -12,7 +12,7 @@ from api.params import Params
 from api.reading import Row
 from api.responses import json_response
 from api.statistics_asked import country, last_months, today
-from api.statistics_reading import read
+from api.statistics_reading import read, read_kept
 from api.statistics_replies import DAY, list_reply, wants_csv
 
 blueprint = Blueprint("statistics_overview", __name__)
@@ -82,7 +82,7 @@ def countries_by_month() -> Response:
 @blueprint.get("/api/_/global_overview")
 def global_overview() -> Response:
     """Return the numbers of networks, countries and measurements of all time."""
-    (row,) = read(_OVERVIEW)
+    (row,) = read_kept(_OVERVIEW)
     return json_response(row, cache=DAY)
 
 
@@ -104,7 +104,7 @@ def countries() -> Response:
     as_csv = wants_csv(Params(request))
     found = [
         {"alpha_2": row["probe_cc"], "name": COUNTRY_NAMES[row["probe_cc"]], "count": row["count"]}
-        for row in read(_COUNTRIES)
+        for row in read_kept(_COUNTRIES)
         if row["probe_cc"] in COUNTRY_NAMES
     ]
     return list_reply(found, ("alpha_2", "name", "count"), {"countries": found}, as_csv=as_csv, cache=DAY)
@@ -120,7 +120,7 @@ def country_overview() -> Response:
 
 def _by_month(statement: str) -> dict[date, Row]:
     months = last_months(MONTHS)
-    return {row["month"]: row for row in read(statement, {"first": months[0], "last": months[-1]})}
+    return {row["month"]: row for row in read_kept(statement, (("first", months[0]), ("last", months[-1])))}
 
 
 def _series(rows: dict[date, Row], value: str = "value") -> list[Row]:

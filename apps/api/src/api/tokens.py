@@ -4,8 +4,9 @@ import jwt
 from flask import request
 
 from api.errors import ApiError
+from api.key_file import KeysUnavailable
 from api.services import services
-from api.signing import AUDIENCE_TOKEN, KeysUnavailable
+from api.signing import AUDIENCE_TOKEN
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 

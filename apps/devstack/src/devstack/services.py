@@ -16,6 +16,14 @@ _NOT_INHERITED = ("JOURNAL_STREAM", "NOTIFY_SOCKET", "PROMETHEUS_MULTIPROC_DIR",
 """What the service manager tells the stack itself is not meant for its children."""
 
 _APPS = ("API", "FASTPATH", "UPLOADER", "ANALYSIS")
+_WEB_INTERFACES = (
+    *("explorer.ooni.org", "explorer.test.ooni.org", "explorer.dev.ooni.org"),
+    *("run.ooni.io", "run.ooni.org", "run.test.ooni.org", "run-v2.ooni.org"),
+    *("test-lists.ooni.org", "test-lists.test.ooni.org"),
+    *("http://localhost:3000", "http://127.0.0.1:3000"),
+)
+"""Where people may log in from: what probes' users know, and an interface that somebody develops on this machine."""
+
 _HEALTH_TIMEOUT_S = 2.0
 
 
@@ -70,6 +78,9 @@ class Wiring:
             "OONI_API_PROBE_CONFIG_DIRECTORY": "",
             "OONI_API_COLLECTOR_ID": "1",
             "OONI_API_GRACEFUL_TIMEOUT_S": "5",
+            # Nothing is mailed: the link to log in with is in the log of the API.
+            "OONI_API_MAIL_TRANSPORT": "log",
+            "OONI_API_LOGIN_REDIRECT_HOSTS": ",".join(_WEB_INTERFACES),
             "OONI_UPLOADER_COLLECTOR_ID": "1",
         }
 

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from api.openapi.model import Operation, Schema
 
 NO_CACHE = "max-age=0, no-cache"
+NO_STORE = f"{NO_CACHE}, no-store"
+SIGNED_IN = "max-age=0, no-cache, private"
+"""Of replies to who is signed in, whatever the route."""
+
 _DAY, _TWO_HOURS, _HOUR, _MINUTE, _SECOND, _NOW = (f"max-age={seconds}" for seconds in (86400, 7200, 3600, 60, 1, 0))
 
 _STATISTICS_OF_A_DAY = (
@@ -26,7 +30,9 @@ CACHE_CONTROL: Mapping[str, str] = {
     **{f"/api/_/{name}": _NOW for name in ("vanilla_tor_stats", "website_networks", "website_stats")},
     **dict.fromkeys(("/api/v1/files",), _DAY),
     **dict.fromkeys(("/api/v1/raw_measurement", "/api/v1/torsf_stats", "/robots.txt", "/apidocs/assets/{name}"), _DAY),
-    **dict.fromkeys(("/api/v1/measurement/{uid}", "/api/v1/collectors"), _HOUR),
+    **dict.fromkeys(
+        ("/api/v1/measurement/{uid}", "/api/v1/collectors", "/api/_/ooni_run/fetch/{ooni_run_link_id}"), _HOUR
+    ),
     **dict.fromkeys(("/openapi.json", "/apispec_1.json", "/apidocs/"), "max-age=300"),
     **dict.fromkeys(("/api/v1/measurements", "/api/v1/measurement_meta"), _MINUTE),
     **dict.fromkeys(
@@ -38,12 +44,40 @@ CACHE_CONTROL: Mapping[str, str] = {
         ),
         _SECOND,
     ),
-    **dict.fromkeys(("/api/v1/test-helpers", "/api/_/debug_prioritization"), _NOW),
-    **dict.fromkeys(("/api/v1/test-list/tor-targets", "/api/v1/test-list/psiphon-config"), NO_CACHE),
+    **dict.fromkeys(("/api/v1/test-helpers", "/api/_/debug_prioritization", "/api/_/measurement_feedback/{uid}"), _NOW),
+    **dict.fromkeys(
+        (
+            "/api/_/ooni_run/list",
+            "/api/_/quotas_summary",
+            "/api/_/url-submission/test-list/{cc}",
+            "/api/v1/access_tokens",
+            "/api/v1/audit_log",
+            "/api/v1/incidents/search",
+            "/api/v1/incidents/show/{incident}",
+            "/api/v1/test-list/psiphon-config",
+            "/api/v1/test-list/tor-targets",
+            "/api/v1/user_logout",
+            "/api/v2/oonirun/links",
+            "/api/v2/oonirun/links/{oonirun_link_id}",
+            "/api/v2/oonirun/links/{oonirun_link_id}/full-descriptor/{revision}",
+            "/api/v2/oonirun/links/{oonirun_link_id}/revisions",
+        ),
+        NO_CACHE,
+    ),
+    **dict.fromkeys(("/api/v1/user_login", "/api/v2/ooniauth/user-session"), NO_STORE),
 }
 """The Cache-Control of the usual reply to each GET that has one."""
 
 NOT_MODIFIED = "The same as the reply whose ETag was named in If-None-Match."
+
+
+def usual(operation: Operation) -> str | None:
+    """Return the Cache-Control of the usual reply to a GET, None when it has none."""
+    if operation.path == "/api/v1/user_refresh_token":
+        return f"{NO_STORE}, private"
+    if operation.account in {"user", "session", "admin"}:
+        return SIGNED_IN
+    return CACHE_CONTROL.get(operation.path)
 
 
 def headers(operation: Operation) -> dict[str, Schema]:
@@ -51,7 +85,7 @@ def headers(operation: Operation) -> dict[str, Schema]:
     if operation.method != "get":
         return {}
     found: dict[str, Schema] = {}
-    cache = CACHE_CONTROL.get(operation.path)
+    cache = usual(operation)
     if cache is not None:
         found["Cache-Control"] = {
             "description": "How long the reply may be kept.",
@@ -68,4 +102,4 @@ def headers(operation: Operation) -> dict[str, Schema]:
 
 def tagged(operation: Operation) -> bool:
     """Return whether the usual reply has an ETag."""
-    return operation.method == "get" and 200 in operation.replies and CACHE_CONTROL.get(operation.path) != NO_CACHE
+    return operation.method == "get" and 200 in operation.replies and "no-cache" not in (usual(operation) or "")

@@ -3,7 +3,23 @@
 from collections.abc import Mapping
 
 from api import __version__
-from api.openapi import aggregation, caching, measurements, pages, probes, samples, statistics, submissions, test_lists
+from api.openapi import (
+    access_tokens,
+    accounts,
+    aggregation,
+    audit,
+    caching,
+    incidents,
+    measurements,
+    pages,
+    probes,
+    run_links,
+    samples,
+    statistics,
+    submissions,
+    test_lists,
+    testlist_editing,
+)
 from api.openapi.model import ERROR_EXAMPLES, ERRORS, JSON, Operation, Parameter, Reply, Schema, ref
 from api.openapi.schemas import SCHEMAS
 from api.rate_limit import REMAINING, is_free
@@ -15,6 +31,12 @@ OPERATIONS: tuple[Operation, ...] = (
     *submissions.OPERATIONS,
     *probes.OPERATIONS,
     *test_lists.OPERATIONS,
+    *testlist_editing.OPERATIONS,
+    *incidents.OPERATIONS,
+    *run_links.OPERATIONS,
+    *accounts.OPERATIONS,
+    *access_tokens.OPERATIONS,
+    *audit.OPERATIONS,
     *pages.OPERATIONS,
 )
 """Every route of the application."""
@@ -26,6 +48,13 @@ TAGS: Mapping[str, str] = {
     submissions.TAG: "Hand measurements in. Never limited.",
     probes.TAG: "What probes need to know before they measure. Never limited.",
     test_lists.TAG: "Which URLs are measured, and in which order.",
+    testlist_editing.TAG: "Propose changes to the lists of URLs that are measured.",
+    incidents.TAG: "What people found out with measurements. The paths call it incidents.",
+    incidents.FEEDBACK_TAG: "What people say that a measurement shows.",
+    run_links.TAG: "Sets of tests that people put together for others to run.",
+    accounts.TAG: "Sign in, and what admins do to accounts.",
+    access_tokens.TAG: "Let programs work for an account, with a quota of their own.",
+    audit.TAG: "What admins look at.",
     pages.TAG: "For people, crawlers, and links of earlier years.",
     pages.OPERATION_TAG: "For operators and for readers of this document.",
 }
@@ -34,13 +63,21 @@ DESCRIPTION = """\
 Takes measurements of Internet censorship from probes, and lets everybody search and read them.
 
 Errors are JSON with the text under `error`, whatever the route. Readers have a quota of server time per address and per
-network; `X-RateLimit-Remaining` says how many seconds are left, and 429 with `Retry-After` that there are none. Any
-origin may read, without credentials, unless the operator names some. When a parameter is repeated, the first one
-counts; unknown ones are ignored.
+network, and a larger one with an access token; `X-RateLimit-Remaining` says how many seconds are left, and 429 with
+`Retry-After` that there are none. Any origin may read, without credentials, unless the operator names some. When a
+parameter is repeated, the first one counts; unknown ones are ignored.
 
 Of each parameter's examples, those of one request that finds something are filled in."""
 
 _SCHEME = "probeToken"
+_SESSION = "session"
+_ACCESS_TOKEN = "accessToken"  # noqa: S105 a name, no secret
+_OF_PEOPLE: Mapping[str, list[Schema]] = {
+    "maybe": [{}, {_SESSION: []}, {_ACCESS_TOKEN: []}],
+    "user": [{_SESSION: []}, {_ACCESS_TOKEN: []}],
+    "session": [{_SESSION: []}],
+    "admin": [{_SESSION: []}],
+}
 _STATUS_WITH_RETRY = (429, 503)
 
 
@@ -61,14 +98,25 @@ def document(base_url: str) -> Schema:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, **aggregation.SCHEMAS},
+            "schemas": {**SCHEMAS, **accounts.SCHEMAS, **aggregation.SCHEMAS, **incidents.SCHEMAS, **run_links.SCHEMAS},
             "securitySchemes": {
                 _SCHEME: {
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
                     "description": "The token that /api/v1/login answers to probes.",
-                }
+                },
+                _SESSION: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "The bearer that /api/v1/user_login answers to people.",
+                },
+                _ACCESS_TOKEN: {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token for programs, made at /api/v1/access_tokens.",
+                },
             },
         },
     }
@@ -91,6 +139,8 @@ def _described(operation: Operation, base_url: str) -> Schema:
         found["requestBody"] = operation.body.described()
     if operation.token:
         found["security"] = [{_SCHEME: []}]
+    elif operation.account:
+        found["security"] = _OF_PEOPLE[operation.account]
     found["x-codeSamples"] = [{"lang": "Shell", "label": "curl", "source": samples.curl(base_url, operation)}]
     return found
 

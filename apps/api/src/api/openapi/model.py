@@ -12,12 +12,14 @@ HTML = "text/html"
 ERRORS: Mapping[int, str] = {
     400: "A parameter or the body is wrong; the text names it and says how to write it.",
     401: "The token is missing, wrong or expired.",
-    403: "Measurements of unknown countries or networks are not listed.",
+    403: "Measurements of unknown countries or networks are not listed; what others made cannot be changed.",
     404: "There is no such thing here.",
     408: "The body did not arrive in time.",
+    409: "Somebody else changed it in the meantime. Fetch it again.",
     413: "The body is too large.",
     415: "The content type or the content encoding of the body is not understood.",
-    429: "The quota of this address or of its network is used up. Retry-After says when to come again.",
+    422: "A field of the body is missing or wrong; the text and `detail` name it.",
+    429: "The quota of this address, its network or this account is used up. Retry-After says when to come again.",
     500: "The measurement exists, but its body cannot be had.",
     503: "The database, the disk or a place for the request is not available now. Retry-After says when to come again.",
     504: "The query took too long. Narrow it.",
@@ -30,8 +32,10 @@ ERROR_EXAMPLES: Mapping[int, str] = {
     403: "403 Forbidden: Measurements whose probe_cc is ZZ are not listed. Ask for other countries.",
     404: "This server has no configuration for VPN providers. Run the test without one.",
     408: "The body did not arrive in time. Send it again.",
+    409: "The run link was edited in the meantime. Fetch it again, and edit what it is now.",
     413: "The body is larger than 33554432 bytes received. Send a smaller measurement.",
     415: "Unsupported content encoding. Send the body as one of: zstd, gzip, identity.",
+    422: "Invalid value in field name: it must have at least 2 characters.",
     429: "Quota exceeded: this address has used its server time of the day. Try again in 22 seconds.",
     500: "500 Internal Server Error: Measurement not found",
     503: "Database query error: the database cannot be reached. Try again in a minute.",
@@ -120,6 +124,10 @@ class Operation:
     body: Body | None = None
     errors: tuple[int, ...] = ()
     token: bool = False
+    """Whether it wants the token of a probe."""
+    account: str = ""
+    """Who may ask it, when not everybody: `maybe` (it answers more to who is signed in), `user` (an account), `session`
+    (an account in a session) or `admin`."""
     error_schemas: Mapping[int, str] = field(default_factory=dict)
     """Names of other schemas than `Error` for some of `errors`."""
 

@@ -6,6 +6,7 @@ from shlex import quote
 from urllib.parse import quote as quote_url
 from urllib.parse import urlencode
 
+from api.openapi.accounts import LINK_TOKEN
 from api.openapi.assets import version
 from api.openapi.model import JSON, Operation
 from api.openapi.schemas import REPORT_ID, UID, URL
@@ -36,6 +37,7 @@ QUERIES: Mapping[str, Mapping[str, object]] = {
     "/api/_/check_report_id": {"report_id": REPORT_ID},
     "/api/v1/test-list/urls": {"country_code": "IT", "category_codes": "NEWS", "limit": 10},
     "/api/_/debug_prioritization": {"probe_cc": "IT", "probe_asn": "AS30722", "limit": 10},
+    "/api/v1/user_login": {"k": LINK_TOKEN},
     "/apidocs/assets/{name}": {"v": version("apidocs.js")},
 }
 """The query of the sample request of each route; routes that are not here are asked without one."""
@@ -62,7 +64,7 @@ def curl(base_url: str, operation: Operation) -> str:
     parts = ["curl", "-si" if redirected else "-s"]
     if operation.method not in {"get", "post"} or (operation.method == "post" and operation.body is None):
         parts += ["-X", operation.method.upper()]
-    if operation.token:
+    if operation.token or operation.account in {"user", "session", "admin"}:
         parts += ["-H", '"Authorization: Bearer $TOKEN"']
     if operation.body is not None:
         body = json.dumps(operation.body.example, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,4 @@
+"""The roles of accounts."""
+
+USER, ADMIN = "user", "admin"
+ROLES = (USER, ADMIN)
