@@ -43,6 +43,8 @@ def write_control(
     major, minor = python
     installed_kb = sum(path.lstat().st_size for path in stage.rglob("*") if not path.is_dir()) // 1024 + 1
     control = stage / "DEBIAN"
+    needed = [f"python3 (>= {major}.{minor})", f"python3 (<< {major}.{minor + 1})", _LIBRARIES, _ADMINISTRATION]
+    needed += package.needs
     checksums = run(
         "sh", "-c", "find . -type f ! -path './DEBIAN/*' -printf '%P\\0' | sort -z | xargs -0 md5sum", cwd=stage
     )
@@ -54,7 +56,7 @@ def write_control(
         f"Architecture: {architecture}\n"
         f"Maintainer: {maintainer}\n"
         f"Installed-Size: {installed_kb}\n"
-        f"Depends: python3 (>= {major}.{minor}), python3 (<< {major}.{minor + 1}), {_LIBRARIES}, {_ADMINISTRATION}\n"
+        f"Depends: {', '.join(needed)}\n"
         f"Section: {package.section}\n"
         "Priority: optional\n"
         f"Description: {package.summary}\n{description}",

@@ -33,6 +33,8 @@ class Package:
     directories: dict[str, str]
     keep: tuple[str, ...]
     spool: bool
+    needs: tuple[str, ...]
+    """Packages of Debian that it calls, beside what all of ours need."""
     commands: dict[str, str]
     readme: dict[str, str]
 
@@ -84,6 +86,7 @@ def load(name: str) -> Package:
             directories=values["directories"],
             keep=tuple(values["keep"]),
             spool=values["spool"],
+            needs=tuple(values.get("needs", ())),
             commands=values["commands"],
             readme=values["readme"],
         )

@@ -1,6 +1,7 @@
 """What every balancer promises; two small servers stand behind it."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -152,9 +153,12 @@ def test_address_that_a_client_claims_is_replaced(servers: Host, ask: Callable) 
     assert said.split()[1:] == ["127.0.0.1", "None"]
 
 
-def test_no_address_of_a_client_is_logged(servers: Host, ask: Callable) -> None:
+def test_no_address_of_a_client_is_logged_nor_that_of_a_person(servers: Host, ask: Callable) -> None:
     address = servers.check_output("hostname --ip-address").split()[0]
     ask("/logged-path", address=address)
+    ask("/api/v1/get_account_role/person@example.org")
+    ask("/api/v1/get_account_role/person%40example.org")
+    ask("/api/v1/update/lifelong-id")
     # Something that is no request at all.
     servers.run(
         f"python3 -c \"import socket; s = socket.create_connection(('{address}', 80), 2);"
@@ -163,6 +167,9 @@ def test_no_address_of_a_client_is_logged(servers: Host, ask: Callable) -> None:
     time.sleep(1)
     logged = servers.check_output("journalctl --identifier haproxy --output json --no-pager")
     assert "logged-path" in logged
+    assert "/api/v1/get_account_role/-" in logged
+    assert "/api/v1/update/-" in logged
+    assert not re.search("person|lifelong", logged)
     assert address not in logged
 
 

@@ -11,6 +11,10 @@ from testinfra.host import Host
 
 NAME = "api.example.org"
 DIRECTORY = "/etc/ooni/probe"
+KEYS = [
+    f"/var/lib/ooni-api/{name}"
+    for name in ("probe_token_keys", "session_keys", "account_id_key", "mail_password", "test_lists_forge_token")
+]
 
 
 def test_every_name_gets_the_apis_certificate(host: Host, fetch: Callable) -> None:
@@ -128,12 +132,13 @@ def post(host: Host, fetch: Callable, path: str, asked: object) -> Any:
     return json.loads(reply.text)
 
 
-def test_what_probes_are_told_is_closed_to_other_accounts(host: Host) -> None:
+def test_what_probes_are_told_and_keys_are_closed_to_other_accounts(host: Host) -> None:
     assert host.check_output(f"ooni-api check-probe-config {DIRECTORY}") == "ooni-api: the probe configuration is fine."
     directory = host.file(DIRECTORY)
     assert (directory.user, directory.group, directory.mode) == ("root", "ooniapi", 0o750)
-    files = [f"{DIRECTORY}/{name}" for name in host.file(DIRECTORY).listdir()] + ["/var/lib/ooni-api/probe_token_keys"]
-    assert len(files) == 8
+    files = [f"{DIRECTORY}/{name}" for name in host.file(DIRECTORY).listdir()]
+    assert len(files) == 7
+    files += KEYS
     for name in files:
         found = host.file(name)
         assert (found.user, found.group, found.mode) == ("root", "ooniapi", 0o640), name
@@ -150,10 +155,10 @@ def test_probe_that_logged_in_is_told_the_tor_targets_byte_for_byte(host: Host, 
     assert host.file("/var/lib/ooni-api").mode == 0o700
 
 
-def test_secrets_of_probes_are_in_no_log(host: Host) -> None:
+def test_secrets_of_probes_and_people_are_in_no_log(host: Host) -> None:
     secrets = json.loads(host.file(f"{DIRECTORY}/psiphon-config.json").content_string).values()
     logged = host.check_output("journalctl --output json --no-pager; ps -e -o args")
-    for secret in [*secrets, *host.file("/var/lib/ooni-api/probe_token_keys").content_string.split()]:
+    for secret in [*secrets, *(line for path in KEYS for line in host.file(path).content_string.split())]:
         assert len(secret) == 64
         assert secret not in logged
 
@@ -190,3 +195,27 @@ def test_networks_of_proxies_are_passed_on(host: Host) -> None:
     api = tomllib.loads(host.file("/etc/ooni/api.toml").content_string)
     assert api["trusted_proxies"] == ["127.0.0.1", "10.0.0.0/24"]
     assert api["explorer_url"] == "https://explorer.example.org"
+
+
+def test_settings_of_what_people_do_are_passed_on_without_secrets(host: Host) -> None:
+    text = host.file("/etc/ooni/api.toml").content_string
+    api = tomllib.loads(text)
+    assert (api["mail_server"], api["mail_port"], api["mail_security"]) == ("mail.internal", 465, "tls")
+    assert (api["mail_username"], api["mail_source_address"]) == ("api", "login@example.org")
+    assert api["login_redirect_hosts"] == ["explorer.example.org", "test-lists.example.org"]
+    assert (api["session_expiry_days"], api["login_expiry_days"]) == (3, 30)
+    assert host.file(api["mail_password_file"]).content_string.strip() not in text
+    assert api["test_lists_repository"] == "https://git.internal/test-lists"
+    assert api["test_lists_author"] == "Editor <editor@example.org>"
+    assert host.file(api["test_lists_forge_token"]).content_string.strip() not in text
+
+
+def test_keys_of_people_are_the_configured_ones(host: Host) -> None:
+    make = (
+        "from pathlib import Path; from api.account_ids import AccountIds, read_key; "
+        "from api.key_file import read_keys; state = Path('/var/lib/ooni-api'); "
+        "print(len(read_keys(state / 'session_keys')), len(read_key(state / 'account_id_key')), "
+        "len(AccountIds(state / 'account_id_key', create=False).of('somebody@example.org')))"
+    )
+    said = host.check_output("runuser -u ooniapi -- /usr/lib/ooni-api/bin/python3 -I -c %s", make)
+    assert said == "2 64 32"

@@ -1,8 +1,10 @@
 """What an API host promises together with its database."""
 
 import json
+import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from testinfra.host import Host
@@ -54,7 +56,7 @@ def test_answers_are_cached_and_served_stale_while_the_api_is_down(host: Host, f
         host.check_output("systemctl start ooni-api")
 
 
-def test_api_reads_the_database_and_cannot_write(host: Host, fetch: Callable) -> None:
+def test_api_reads_the_database_and_writes_nothing_of_measurements(host: Host, fetch: Callable) -> None:
     listed = fetch(host, f"{LIST}&probe_cc=NA", name="api.internal", tls=False)
     assert json.loads(listed.text)["results"] == []
     tried = host.run("runuser -u ooniapi -- psql -X -d ooni -U ooniapi -c 'DELETE FROM jsonl'")
@@ -85,3 +87,34 @@ def test_restart_keeps_the_api_answering_soon(host: Host, fetch: Callable) -> No
     while fetch(host, "/health", name="api.internal", tls=False).status != 200:
         assert time.monotonic() - started < 15
         time.sleep(0.2)
+
+
+def post(host: Host, fetch: Callable, path: str, asked: object, **headers: str) -> Any:
+    """Return the answer to a JSON question."""
+    told = {"Content-Type": "application/json", **headers}
+    return fetch(host, path, method="POST", body=json.dumps(asked), name="api.internal", tls=False, headers=told)
+
+
+def test_first_admin_is_made_with_one_command_and_written_down(host: Host) -> None:
+    host.check_output("echo somebody@example.org | ooni-api make-admin -")
+    account = psql(host, "SELECT account_id FROM accounts WHERE role = 'admin'")
+    assert re.fullmatch("[0-9a-f]{32}", account)
+    assert psql(host, "SELECT subject FROM audit_log WHERE via = 'command' AND action = 'account.set_role'") == account
+    key = host.file("/var/lib/ooni-api/account_id_key")
+    assert (key.user, key.mode) == ("ooniapi", 0o600)
+
+
+def test_api_adds_to_the_audit_log_and_can_change_nothing_in_it(host: Host) -> None:
+    become = "runuser -u ooniapi -- psql -X -d ooni -U ooniapi -v ON_ERROR_STOP=1 -c %s"
+    line = "INSERT INTO audit_log (account_id, role, via, action, subject) VALUES ('x', 'x', 'command', 'a.try', 'x')"
+    assert host.run(become, line).rc == 0
+    for statement in ("DELETE FROM audit_log", "UPDATE audit_log SET subject = 'y'", "TRUNCATE audit_log"):
+        assert "permission denied" in host.run(become, statement).stderr
+
+
+def test_nobody_logs_in_without_a_mail_server_and_no_address_is_logged(host: Host, fetch: Callable) -> None:
+    asked = {"email_address": "nobody@example.org", "redirect_to": "https://explorer.example.org/"}
+    reply = post(host, fetch, "/api/v1/user_register", asked)
+    assert reply.status == 400, reply.text
+    assert json.loads(reply.text)["error"]
+    assert "nobody@example.org" not in host.check_output("journalctl --output json --no-pager")
