@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         return
     directory = tmp_path_factory.mktemp("acceptance")
     with running_stack(directory, COUNT="0", SESSIONS="0", TRICKLE="0") as stack, _client(stack.url, "") as http:
-        yield Server(http, stack.url, "", stack.run_dir)
+        yield Server(http, stack.url, "", stack.run_dir, stack.dsn)
 
 
 def _client(url: str, ca: str) -> httpx.Client:

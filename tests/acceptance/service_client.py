@@ -23,6 +23,7 @@ class Server:
     url: str
     ca: str
     run_dir: Path | None
+    dsn: str = ""
 
 
 def post(http: httpx.Client, path: str, value: Any, **headers: str) -> httpx.Response:

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -183,6 +184,17 @@ def test_ordinary_question_is_answered_for_the_next_one_who_asks(
     eventually(lambda: waiting(module_dsn) == 0, "the question is never answered")
     time.sleep(1)
     assert http.get(path).headers["x-cache-status"] == "HIT"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/api/_/account_metadata", 401), ("/api/v1/test-helpers", 200), ("/api/v1/incidents/search", 200)],
+)
+def test_answers_that_are_never_kept_are_not_waited_for(http: httpx.Client, path: str, status: int) -> None:
+    """The cache would let one in at a time, and the next one half a second later."""
+    with ThreadPoolExecutor(8) as threads:
+        replies = list(threads.map(lambda _: http.get(path), range(16)))
+    assert {(reply.status_code, reply.headers["x-cache-status"]) for reply in replies} == {(status, "BYPASS")}
 
 
 def test_place_without_a_cache_is_not_for_clients(http: httpx.Client) -> None:

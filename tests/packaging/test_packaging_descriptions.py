@@ -294,3 +294,10 @@ def test_licences_of_data_stand_beside_our_own(package, tmp_path):
     assert (ROOT / "LICENSE").read_text().strip() in text
     notice = (ROOT / "apps/api/src/api/LICENSE-unicode.txt").read_text().strip()
     assert (notice in text) == ("api" in package.apps)
+
+
+def test_program_that_the_api_calls_comes_with_its_package() -> None:
+    source = (ROOT / "apps/api/src/api/git_command.py").read_text()
+    called = re.findall(r'^_GIT = "([a-z]+)"$', source, re.MULTILINE)
+    assert list(spec.load("ooni-api").needs) == called == ["git"]
+    assert [package.needs for package in PACKAGES if package.name != "ooni-api"] == [()] * (len(PACKAGES) - 1)

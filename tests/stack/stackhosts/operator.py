@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -177,11 +178,17 @@ class Operator:
         """Return the command of simulated probes that believe only these certificates, and resolve our names."""
         return self._with_names(f"exec {ROOT}/.venv/bin/probesim replay --url {url} --ca {ca} --json {options}")
 
-    def acceptance_command(self, url: str, ca: Path) -> list[str]:
-        """Return the command of the acceptance tests of probe services against an instance, with our names."""
-        tests = f"{ROOT}/tests/acceptance/test_probe_services.py"
-        environ = f"ACCEPTANCE_URL={url} ACCEPTANCE_CA={ca}"
-        return self._with_names(f"cd {ROOT} && {environ} exec .venv/bin/pytest -q -p no:cacheprovider {tests}")
+    def acceptance_command(self, url: str, ca: Path, tests: str, **more: str) -> list[str]:
+        """Return the command of acceptance tests (a file of tests/acceptance) against an instance, with our names."""
+        variables = {"ACCEPTANCE_URL": url, "ACCEPTANCE_CA": str(ca), **more}
+        environ = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+        pytest = f".venv/bin/pytest -q -p no:cacheprovider tests/acceptance/{tests}"
+        return self._with_names(f"cd {ROOT} && {environ} exec {pytest}")
+
+    def ssh_command(self, host: Host) -> str:
+        """Return the beginning of a command that runs another one on a host, as root."""
+        options = f"-o BatchMode=yes -o UserKnownHostsFile={self.checkout}/inventory/known_hosts"
+        return f"ssh -i {self.key} {options} root@{host.fqdn}"
 
     @staticmethod
     def _with_names(script: str) -> list[str]:
