@@ -110,6 +110,8 @@ LOGIN_MAILS = Counter(
     "together), busy, failed.",
     ["result"],
 )
+for _result in ("sent", "held_back", "too_many", "busy", "failed"):  # so that the first failure is an increase
+    LOGIN_MAILS.labels(_result)
 LOGINS = Counter("api_logins", "Login links followed, by result: ok, refused.", ["result"])
 PROBE_PLACE = Counter(
     "api_probe_place",
