@@ -238,8 +238,14 @@ def api(start_api: Callable[..., ApiServer], module_dsn: str) -> ApiServer:
 @pytest.fixture(scope="module")
 def sampled_api(tmp_path_factory: pytest.TempPathFactory, module_dsn: str) -> Iterator[ApiServer]:
     """An API of this module with the sample of `api_sample`, whose links lead to itself."""
-    server = ApiServer(tmp_path_factory.mktemp("sampled"), module_dsn)
+    from list_maintainers import HEADER, Maintainers
+
+    directory = tmp_path_factory.mktemp("sampled")
+    server = ApiServer(directory, module_dsn)
     server.settings["base_url"] = server.url
+    maintainers = Maintainers(directory)
+    maintainers.write("global", HEADER)  # the examples add what would be in it
+    server.settings["test_lists_repository"] = maintainers.origin
     server.settings |= {"login_redirect_hosts": "explorer.example.org", "mail_transport": "log"}
     load(module_dsn, server.spool)
     yield server.start()

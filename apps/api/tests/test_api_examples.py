@@ -30,6 +30,15 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 RANDOM = {"/api/v1/test-helpers"}
 """Routes whose replies are in another order each time."""
 
+ANOTHER_ENTRY = {
+    "category_code": "NEWS",
+    "date_added": "2024-01-31",
+    "notes": "",
+    "source": "volunteer",
+    "url": "https://another.example.net/",
+}
+"""What is proposed for the lists already, when the examples are tried."""
+
 WHOLE = document("https://api.example.org")
 GETS = [operation for operation in OPERATIONS if operation.method == "get"]
 
@@ -135,13 +144,15 @@ def shell(sampled_api: Any, client_id: str, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def session(sampled_api: Any, module_dsn: str) -> str:
-    """The token of an admin's session, with an access token; the account in the examples is another one."""
+    """The token of an admin's session, with a token and a change of a list; the account in the examples is another."""
     signed_in_headers(sampled_api, module_dsn, "user", accounts.EMAIL)
     admin = signed_in_headers(sampled_api, module_dsn, "admin", "admin@example.org")
     made = sampled_api.http.post("/api/v1/access_tokens", json={"name": "thesis"}, headers=admin)
     assert made.json()["token_id"] == 1
     ask(sampled_api, "192.0.2.1")
     leave(sampled_api, subjects_of(ip_address("192.0.2.1"))[0], 100)
+    change = {"country_code": "it", "comment": "", "old_entry": {}, "new_entry": ANOTHER_ENTRY}
+    assert sampled_api.http.post("/api/v1/url-submission/update-url", json=change, headers=admin).status_code == 200
     return admin["Authorization"].removeprefix("Bearer ")
 
 

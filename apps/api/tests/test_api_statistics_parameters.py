@@ -10,9 +10,9 @@ from http_routes import ROUTES
 
 from api.app import create_app
 from api.config import ApiSettings
+from api.openapi import statistics
 
-STATISTICS = [path for rule, (path, _, _) in ROUTES.items() if rule.startswith("/api/_/") and "priorit" not in rule]
-STATISTICS.remove(ROUTES["/api/_/check_report_id"][0])
+STATISTICS = [ROUTES[operation.path][0] for operation in statistics.OPERATIONS]
 WITHOUT_PARAMETERS = {"global_overview", "global_overview_by_month"}
 WITHOUT_FORMAT = {*WITHOUT_PARAMETERS, "asnmeta", "country_overview", "domain_metadata", "im_networks", "test_coverage"}
 

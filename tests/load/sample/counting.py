@@ -1,6 +1,8 @@
 """Fills the counter tables from rows, and compares the two. The tables are those that core.counters lists."""
 
+from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import LiteralString
 
 from psycopg import Connection, sql
@@ -32,14 +34,56 @@ def gather(connection: Connection[TupleRow], rows: sql.Composable, month: date) 
 
 def insert(connection: Connection[TupleRow], table: CounterTable) -> int:
     """Add the gathered month to a counter table that has nothing of it yet; return the number of counters."""
-    statement = sql.SQL("INSERT INTO {table} ({time}, {keys}, {counts}) {facts} ORDER BY 1").format(
-        table=sql.Identifier(table.name),
-        time=sql.Identifier(table.time_column),
-        keys=_names(table.keys),
-        counts=_names(COUNTS),
-        facts=_facts(table),
+    statement = sql.SQL("INSERT INTO {table} ({columns}) {facts} ORDER BY 1").format(
+        table=sql.Identifier(table.name), columns=_columns(table), facts=_facts(table)
     )
     return connection.execute(statement).rowcount
+
+
+def put_aside(connection: Connection[TupleRow], table: CounterTable, month: date) -> None:
+    """Write the gathered month of a counter table into a file in the server's own directory, for `take_in`.
+
+    The server has to be one of this machine, whose files this process may delete.
+    """
+    types = sql.SQL(", ").join(sql.SQL("{}::bigint").format(sql.Identifier(name)) for name in COUNTS)
+    connection.execute(
+        sql.SQL(
+            "COPY (SELECT {time}, {keys}, {counts} FROM ({facts}) AS facts ORDER BY 1) TO {file} (FORMAT binary)"
+        ).format(
+            time=sql.Identifier(table.time_column),
+            keys=_names(table.keys),
+            counts=types,
+            facts=_facts(table),
+            file=sql.Literal(str(_file(connection, table, month))),
+        )
+    )
+
+
+def take_in(connection: Connection[TupleRow], table: CounterTable, months: Sequence[date]) -> None:
+    """Fill a counter table, which is emptied, with months that were put aside, in a transaction of the connection.
+
+    FREEZE needs a table that was emptied in the same transaction. It leaves nothing to VACUUM, and where the server
+    logs as little as it may (wal_level = minimal), nothing of this table is logged.
+    """
+    connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(table.name)))
+    for month in months:
+        file = _file(connection, table, month)
+        connection.execute(
+            sql.SQL("COPY {} ({}) FROM {} (FORMAT binary, FREEZE)").format(
+                sql.Identifier(table.name), _columns(table), sql.Literal(str(file))
+            )
+        )
+        file.unlink()
+
+
+def _file(connection: Connection[TupleRow], table: CounterTable, month: date) -> Path:
+    row = connection.execute("SHOW data_directory").fetchone()
+    assert row is not None
+    return Path(row[0]) / f"load_sample.{table.name}.{month:%Y%m}"
+
+
+def _columns(table: CounterTable) -> sql.Composed:
+    return _names((table.time_column, *table.keys, *COUNTS))
 
 
 def forget(connection: Connection[TupleRow]) -> None:

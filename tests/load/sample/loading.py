@@ -15,7 +15,7 @@ from tests.load.sample import counting, lists, staging
 from tests.load.sample.draw import Month, Sampler, next_month
 
 from core import db
-from core.counters import TABLES
+from core.counters import TABLES, CounterTable
 
 Say = Callable[[str], None]
 
@@ -54,27 +54,28 @@ class Clock:
 def fast(dsn: str, sampler: Sampler, say: Say, clock: Clock, memory: str) -> None:
     """Load into a database that has the schema and no rows, and that nobody else uses.
 
-    Months are written and counted side by side; the indexes of the counters are dropped first and built at the end.
-    An interruption leaves a database that is good for nothing.
+    Months are written and counted side by side, their counters into files; then each counter table takes in its files
+    and gets its indexes. An interruption leaves a database that is good for nothing.
     """
     with session(dsn) as connection:
         _begin(connection, sampler)
-        tables = [sql.Identifier(table.name) for table in TABLES]
-        wanted = [index for table in tables for index in staging.indexes(connection, table)]
+        wanted = {table.name: staging.indexes(connection, sql.Identifier(table.name)) for table in TABLES}
         with connection.transaction():
-            for index in wanted:
+            for index in (index for indexes in wanted.values() for index in indexes):
                 connection.execute(index.drop)
     settings = {"maintenance_work_mem": memory, "work_mem": memory, "max_parallel_maintenance_workers": "0"}
     with clock.part("rows with indexes, and counters"):
         _each_month(dsn, sampler, say, settings, count=True)
+    with clock.part("counters into place"):
+        _take_in_counters(dsn, sampler, settings)
     with clock.part("indexes of the counters"):
-        _side_by_side(dsn, [index.create for index in wanted], settings)
+        _side_by_side(dsn, [index.create for table in TABLES for index in wanted[table.name]], settings)
     with clock.part("months into place"), session(dsn) as connection:
         for month in sampler.months:
             with connection.transaction():
                 staging.swap_in(connection, month.first)
         _end(connection)
-    tidy(dsn, sampler, clock, settings)
+    tidy(dsn, clock, settings)
 
 
 def carefully(dsn: str, sampler: Sampler, say: Say, clock: Clock) -> None:
@@ -106,23 +107,16 @@ def carefully(dsn: str, sampler: Sampler, say: Say, clock: Clock) -> None:
                 "sample earlier with UNTIL=…, then try again."
             ) from error
         _end(connection)
-    tidy(dsn, sampler, clock, {"maintenance_work_mem": "256MB"})
+    tidy(dsn, clock, {"maintenance_work_mem": "256MB"})
 
 
-def tidy(dsn: str, sampler: Sampler, clock: Clock, settings: dict[str, str]) -> None:
-    """Statistics for the planner, and what index-only scans need to know of the counters."""
+def tidy(dsn: str, clock: Clock, settings: dict[str, str]) -> None:
+    """Statistics for the planner, and what index-only scans need to know: nothing of what was written with FREEZE."""
     with clock.part("vacuum and statistics"):
-        statements: list[sql.Composable] = [
-            sql.SQL("VACUUM (ANALYZE, FREEZE) {}").format(sql.Identifier(table.name)) for table in TABLES
-        ]
+        statements: list[sql.Composable] = [sql.SQL("ANALYZE fastpath")]  # and its partitions: the longest comes first
         statements += [
-            sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(staging.partition(month.first)))
-            for month in sampler.months
-        ]
-        statements += [
-            sql.SQL("ANALYZE fastpath"),
-            sql.SQL("VACUUM (ANALYZE) citizenlab"),
-            sql.SQL("VACUUM (ANALYZE) asnmeta"),
+            sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(name))
+            for name in (*(table.name for table in TABLES), "citizenlab", "asnmeta")
         ]
         _side_by_side(dsn, statements, settings)
 
@@ -202,8 +196,22 @@ def _one_month(dsn: str, number: int, settings: dict[str, str], count: bool) -> 
     with session(dsn, settings) as connection, connection.transaction():
         staging.fill(connection, _sampler, month)
         if count:
-            _count(connection, month)
+            counting.gather(connection, staging.staged(month.first), month.first)
+            for table in TABLES:
+                counting.put_aside(connection, table, month.first)
     return month.rows
+
+
+def _take_in_counters(dsn: str, sampler: Sampler, settings: dict[str, str]) -> None:
+    months = [month.first for month in sampler.months]
+
+    def take_in(table: CounterTable) -> None:
+        with session(dsn, settings) as connection, connection.transaction():
+            counting.take_in(connection, table, months)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for _ in pool.map(take_in, TABLES):
+            pass
 
 
 def _side_by_side(dsn: str, statements: Sequence[sql.Composable], settings: dict[str, str]) -> None:
