@@ -189,7 +189,7 @@ def host(packages: Path, podman_environ: dict[str, str]) -> Iterator[Host]:
     try:
         eventually(lambda: made.run("systemctl is-system-running", check=False).strip() in ("running", "degraded"))
         made.run("apt-get update -q")
-        made.apt("install postgresql-15 curl ca-certificates adduser libstdc++6 python3")
+        made.apt("install postgresql-15 curl ca-certificates adduser git libstdc++6 python3")
         yield made
     finally:
         subprocess.run(["podman", "rm", "--force", made.name], env=podman_environ, check=True)

@@ -22,6 +22,13 @@ Say = Callable[[str], None]
 _LOCK = 0x73616D70  # advisory lock: one load at a time per database
 _LOCK_TIMEOUT_S = 10
 _EVERY_S = 15.0
+_ANALYZE_ROWS = sql.SQL("ANALYZE fastpath")  # with all its partitions, one after the other
+_TIDY_OTHERS = [
+    sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(name))
+    for name in (*(table.name for table in TABLES), "citizenlab", "asnmeta")
+]
+"""Statistics for the planner, and what index-only scans need to know of what was not written with FREEZE."""
+
 WORKERS = max(1, len(os.sched_getaffinity(0)))
 """Processes that draw and write months, and sessions that build indexes: one per core."""
 
@@ -63,19 +70,26 @@ def fast(dsn: str, sampler: Sampler, say: Say, clock: Clock, memory: str) -> Non
         with connection.transaction():
             for index in (index for indexes in wanted.values() for index in indexes):
                 connection.execute(index.drop)
-    settings = {"maintenance_work_mem": memory, "work_mem": memory, "max_parallel_maintenance_workers": "0"}
+    settings = {
+        "maintenance_work_mem": memory,
+        "work_mem": memory,
+        "temp_buffers": "256MB",
+        "max_parallel_maintenance_workers": "0",
+    }
     with clock.part("rows with indexes, and counters"):
         _each_month(dsn, sampler, say, settings, count=True)
-    with clock.part("counters into place"):
-        _take_in_counters(dsn, sampler, settings)
-    with clock.part("indexes of the counters"):
-        _side_by_side(dsn, [index.create for table in TABLES for index in wanted[table.name]], settings)
     with clock.part("months into place"), session(dsn) as connection:
         for month in sampler.months:
             with connection.transaction():
                 staging.swap_in(connection, month.first)
         _end(connection)
-    tidy(dsn, clock, settings)
+    with clock.part("counters into place"):
+        _take_in_counters(dsn, sampler, settings)
+    with clock.part("indexes of the counters, statistics of the rows"):
+        creates = [index.create for table in TABLES for index in wanted[table.name]]
+        _side_by_side(dsn, [_ANALYZE_ROWS, *creates], settings)
+    with clock.part("statistics of the rest"):
+        _side_by_side(dsn, _TIDY_OTHERS, settings)
 
 
 def carefully(dsn: str, sampler: Sampler, say: Say, clock: Clock) -> None:
@@ -107,18 +121,8 @@ def carefully(dsn: str, sampler: Sampler, say: Say, clock: Clock) -> None:
                 "sample earlier with UNTIL=…, then try again."
             ) from error
         _end(connection)
-    tidy(dsn, clock, {"maintenance_work_mem": "256MB"})
-
-
-def tidy(dsn: str, clock: Clock, settings: dict[str, str]) -> None:
-    """Statistics for the planner, and what index-only scans need to know: nothing of what was written with FREEZE."""
     with clock.part("vacuum and statistics"):
-        statements: list[sql.Composable] = [sql.SQL("ANALYZE fastpath")]  # and its partitions: the longest comes first
-        statements += [
-            sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(name))
-            for name in (*(table.name for table in TABLES), "citizenlab", "asnmeta")
-        ]
-        _side_by_side(dsn, statements, settings)
+        _side_by_side(dsn, [_ANALYZE_ROWS, *_TIDY_OTHERS], {"maintenance_work_mem": "256MB"})
 
 
 @contextlib.contextmanager
