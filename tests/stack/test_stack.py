@@ -242,7 +242,7 @@ class TestMonitoring:
     def test_metrics_count_what_was_sent(self, stage: Stage, sent: Replay) -> None:
         def counted() -> float:
             found = stage.query("sum(api_measurements_acknowledged_total)")
-            return float(found[0]["value"][1])
+            return float(found[0]["value"][1]) if found else 0.0  # not scraped yet
 
         eventually(lambda: counted() >= len(sent.accepted), 60, "the counter of the API reaches Prometheus")
 
