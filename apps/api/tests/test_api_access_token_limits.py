@@ -153,3 +153,18 @@ def count_live(dsn: str) -> int:
         row = connection.execute("SELECT count(*) FROM access_tokens WHERE revoked_at IS NULL").fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_tokens_of_a_day_are_bounded(
+    client: FlaskClient, user: Headers, monkeypatch: pytest.MonkeyPatch, module_dsn: str
+) -> None:
+    """Each leaves a line in the audit log, also when it is revoked at once."""
+    with psycopg.connect(module_dsn) as connection:
+        connection.execute("DELETE FROM audit_log")
+    monkeypatch.setattr("api.access_token_routes.MOST_A_DAY", 2)
+    for _ in range(2):
+        number = create(client, user)["token_id"]
+        assert client.delete(f"{PATH}/{number}", headers=user).status_code == 200
+    response = client.post(PATH, json={"name": "one more"}, headers=user)
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "3600")
+    assert client.get(PATH, headers=user).status_code == 200

@@ -13,8 +13,9 @@ from flask import Flask
 
 from api.app import create_app
 from api.config import ApiSettings
-from api.errors import ApiError
+from api.errors import ApiError, too_slow
 from api.kept import FAILURE_KEPT_S, Kept
+from api.reading import CLIENT_LEFT
 from core.db import DatabaseUnavailable
 
 PATHS = ("asn_by_month", "countries_by_month", "global_overview", "global_overview_by_month", "countries", "networks")
@@ -67,7 +68,7 @@ def test_an_old_answer_outlives_a_failure_that_is_remembered() -> None:
     assert kept.value() == 3
 
 
-@pytest.mark.parametrize("failure", [DatabaseUnavailable("away"), psycopg.errors.QueryCanceled("slow")])
+@pytest.mark.parametrize("failure", [DatabaseUnavailable("away"), psycopg.errors.QueryCanceled("slow"), too_slow("")])
 def test_a_first_answer_that_fails_is_not_tried_again_at_once(failure: Exception) -> None:
     clock, make = Clock(), Maker()
     make.failure = failure
@@ -78,6 +79,16 @@ def test_a_first_answer_that_fails_is_not_tried_again_at_once(failure: Exception
     with pytest.raises(ApiError, match=r"could not be made.*Try again"):
         kept.value()
     clock.at += FAILURE_KEPT_S
+    assert kept.value() == 2
+
+
+def test_a_client_that_leaves_is_no_failure() -> None:
+    make = Maker()
+    make.failure = ApiError(CLIENT_LEFT, "The client has left.")
+    kept = Kept("answer", make, kept_s=10, now=Clock())
+    with pytest.raises(ApiError):
+        kept.value()
+    make.failure = None
     assert kept.value() == 2
 
 
@@ -139,6 +150,19 @@ def test_statistics_without_parameters_are_read_every_few_minutes(app: Callable[
     count(dsn, 1)
     assert measurements(kept) == before
     assert measurements(read) == before + 1
+
+
+def test_a_database_that_is_slow_is_asked_once_a_minute(app: Callable[..., Flask], dsn: str) -> None:
+    settings = {"statistics_kept_s": 0.01, "statement_timeout_ms": 300}
+    known, new = app(**settings).test_client(), app(**settings).test_client()
+    before = known.get("/api/_/countries").json
+    time.sleep(0.02)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("LOCK TABLE counters_month_country IN ACCESS EXCLUSIVE MODE")
+        assert known.get("/api/_/countries").json == before
+        assert [new.get("/api/_/countries").status_code for _ in range(2)] == [504, 503]
+        connection.rollback()
+    assert new.get("/api/_/countries").status_code == 503
 
 
 def test_the_statistics_that_are_kept_outlive_the_database(

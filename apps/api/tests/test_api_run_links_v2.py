@@ -437,3 +437,24 @@ def test_measurements_are_found_by_the_numbers_of_both_generations(
     for sample, number in zip(measured, (old, new), strict=True):
         found = nobody.read(f"/api/v1/measurements?ooni_run_link_id={number}")["results"]
         assert [each["measurement_uid"] for each in found] == [sample.uid]
+
+
+def test_edits_of_a_day_are_bounded(module_app: Flask, module_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = linker(module_app, module_dsn, "busy")
+    newer, older = busy.make()["oonirun_link_id"], busy.make_v1()
+    monkeypatch.setattr("api.run_link_store.MOST_EDITS", 2)
+    busy.edit(newer, name="First")
+    busy.make_v1(older, name="Second")
+    for response in (busy.put(newer, name="Third"), busy.create_v1(older, name="Third")):
+        assert (response.status_code, response.headers["Retry-After"]) == (429, "3600")
+    assert busy.read(f"{V2}/{newer}")["name"] == "First"
+
+
+def test_who_has_no_room_left_can_shorten(module_app: Flask, module_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = linker(module_app, module_dsn, "full")
+    number = full.make(description="x" * 5000)["oonirun_link_id"]
+    monkeypatch.setattr("api.run_link_store.MOST_BYTES", 6000)
+    longer = full.put(number, description="x" * 9000)
+    assert longer.status_code == 400
+    assert "6000 bytes" in longer.json["error"]
+    assert full.edit(number, description="short")["description"] == "short"

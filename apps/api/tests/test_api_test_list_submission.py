@@ -1,8 +1,10 @@
 """Proposing changes to the test lists: branches in real git repositories, and pull requests."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,33 @@ def test_submissions_of_a_day_are_bounded(place: Place, person: Person, monkeypa
     assert (response.status_code, response.headers["Retry-After"]) == (429, "3600")
     assert len(place.forge.pulls) == 2
     assert person.get()["state"] == "IN_PROGRESS"
+
+
+def test_a_change_beyond_the_bound_of_a_day_withdraws_nothing(
+    place: Place, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person.change("it", {}, NEW)
+    assert person.submit().status_code == 200
+    monkeypatch.setattr("api.testlist_routes.CHANGES_A_DAY", 1)
+    assert person.update("it", NEW, {}).status_code == 429
+    assert person.get()["state"] == "PR_OPEN"
+    assert [pull["state"] for pull in place.forge.pulls] == ["open"]
+
+
+def test_who_waits_for_the_work_of_others_takes_no_place_of_readers(
+    place: Place, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person.change("it", {}, NEW)
+    monkeypatch.setattr("api.testlist_proposals._WAIT_S", 2.0)
+    parts = place.app.extensions["api"]
+    with ExitStack() as held, ThreadPoolExecutor(parts.settings.threads) as pool:
+        while parts.testlist_editing.at_work.acquire(blocking=False):
+            held.callback(parts.testlist_editing.at_work.release)
+        waiting = [pool.submit(person.submit) for _ in range(parts.settings.threads)]
+        time.sleep(1)
+        with parts.read_slots.place():
+            assert not any(each.done() for each in waiting)
+        assert {each.result().status_code for each in waiting} == {503}
 
 
 def test_two_submissions_at_once_make_one_proposal(place: Place, person: Person) -> None:

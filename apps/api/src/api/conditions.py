@@ -66,6 +66,6 @@ def equal_test_name(name: str, options: Sequence[str]) -> Condition:
 def added(count: str) -> str:
     """Return SQL that adds up a column of counts, as double precision: exact for whole numbers up to 2 to the 53rd.
 
-    PostgreSQL adds up bigint as numeric, which takes a third to a half more of the time of a query over many counters.
+    PostgreSQL adds up bigint as numeric, which takes much of the time of a query over many counters.
     """
     return f"sum({count}::float8)"

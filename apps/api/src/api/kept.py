@@ -55,7 +55,7 @@ class Kept(Generic[T]):
 
         Raises:
             DatabaseUnavailable: there is none yet, and the database is away.
-            ApiError: 503, the first one is still being made, or has just failed; or what making it raised.
+            ApiError: 503, the first one is still being made, or has just failed; 504, it took too long.
             psycopg.Error: there is none yet, and the query failed, for instance because it took too long.
         """
         made = self._made
@@ -75,7 +75,9 @@ class Kept(Generic[T]):
             value = self._make()
             self._made = (self._now(), value)
             return value
-        except (DatabaseUnavailable, psycopg.Error) as error:
+        except (DatabaseUnavailable, psycopg.Error, ApiError) as error:
+            if isinstance(error, ApiError) and error.status < 500:  # whoever made it has left
+                raise
             self._failed_at = self._now()
             if made is None:
                 raise
