@@ -1,5 +1,6 @@
 """Connections: session settings, unavailability in sentences, forks."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -119,6 +120,22 @@ def test_an_outage_is_a_sentence_and_the_pool_recovers(empty_dsn: str, pg_cluste
                 break
             except DatabaseUnavailable:
                 assert time.monotonic() < deadline
+    finally:
+        pool.close()
+        if pg_cluster.pid is None:
+            pg_cluster.start()
+
+
+def test_a_restart_breaks_every_connection_and_delays_nobody(empty_dsn: str, pg_cluster: PostgresCluster) -> None:
+    pool = open_pool(empty_dsn, max_size=8, checkout_timeout_s=3.0)
+    try:
+        with contextlib.ExitStack() as held:
+            backends = {held.enter_context(pool.connection()).info.backend_pid for _ in range(8)}
+        assert len(backends) == 8
+        pg_cluster.stop()
+        pg_cluster.start()
+        with pool.connection() as connection:
+            assert connection.info.backend_pid not in backends
     finally:
         pool.close()
         if pg_cluster.pid is None:

@@ -10,6 +10,7 @@ costs more than it saves in queries that take less than a second.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,26 @@ class Pool(ConnectionPool[Connection[TupleRow]]):
                 raise
             raise unavailable(str(self.conninfo), error) from error
 
+    def getconn(self, timeout: float | None = None) -> Connection[TupleRow]:
+        """Return a connection that works, within `timeout` seconds (default: the pool's); raises PoolTimeout.
+
+        A restart of the server leaves all connections broken at once. The pool's own option `check` waits one second
+        after the second broken one, two after the third, and then time is up although the server is there.
+        """
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        for _ in range(self.max_size + 1):
+            connection = super().getconn(max(0.0, deadline - time.monotonic()))
+            try:
+                self.check_connection(connection)
+            except psycopg.OperationalError:
+                self.putconn(connection)  # which replaces it
+            except BaseException:
+                self.putconn(connection)
+                raise
+            else:
+                return connection
+        raise PoolTimeout("every connection was broken, and those that were made instead as well")
+
     def _open_here(self) -> None:
         pid = os.getpid()
         if self._opened_by == pid:
@@ -96,7 +117,6 @@ def open_pool(
         open=False,
         timeout=checkout_timeout_s,
         reconnect_timeout=RECONNECT_TIMEOUT_S,
-        check=ConnectionPool.check_connection,
         name=application_name or None,
     )
 
